@@ -1,0 +1,61 @@
+# Every target sets up .venv by itself: a fresh machine needs Python 3.10 or newer (with its headers), a C compiler and make.
+#   make PYTHON=python3.12 test     another interpreter (remove .venv first)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+SOURCES := $(wildcard aimlite/_ext/*.pyx aimlite/_ext/*.pxd aimlite/_ext/*.h)
+EXTENSIONS := aimlite._ext.keys aimlite._ext.blocks aimlite._ext.journal aimlite._ext.recorder
+
+.PHONY: demo test stress check bench docs sanitize fuzz clean
+
+test: $(VENV)/.built  ## every test but the long ones
+	$(PYTEST)
+
+demo: $(VENV)/.built  ## eight small trainings into one repo, then their curves
+	$(BIN)/python -m aimlite.demo
+
+stress: $(VENV)/.built  ## kills, many processes, long loops, at full counts
+	AIMLITE_STRESS=1 $(PYTEST) -m stress
+
+check: $(VENV)/.built  ## style, types, stubs, layers, docs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml $(EXTENSIONS)
+	$(PYTEST) tests/test_layers.py tests/test_docs.py
+
+bench: $(VENV)/.built  ## benchmarks: the environment, then one line per operation
+	$(BIN)/python benchmarks/bench.py
+
+docs: $(VENV)/.built  ## run every example of README.md and docs/
+	$(PYTEST) tests/test_docs.py aimlite docs --doctest-modules --doctest-glob='*.md'
+
+# A copy, so that the slow build never replaces the one in use. Needs gcc on Linux.
+sanitize: $(VENV)/.built  ## the tests of _ext under the address and undefined-behaviour sanitizers
+	rm -rf build/sanitize
+	mkdir -p build/sanitize
+	cp -R aimlite tests docs pyproject.toml setup.py README.md LICENSE build/sanitize/
+	rm -f build/sanitize/aimlite/_ext/*.c build/sanitize/aimlite/_ext/*.so
+	cd build/sanitize && AIMLITE_DEBUG=sanitize ../../$(BIN)/python setup.py -q build_ext --inplace
+	cd build/sanitize && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	    ../../$(PYTEST) -p no:cacheprovider --capture=sys tests/ext
+
+fuzz: $(VENV)/.built  ## random bytes into every decoder, AIMLITE_FUZZ_SECONDS long
+	AIMLITE_FUZZ_SECONDS=$${AIMLITE_FUZZ_SECONDS:-300} $(PYTEST) -m fuzz tests/ext
+
+clean:  ## .venv and everything built
+	rm -rf $(VENV) build dist *.egg-info aimlite/_ext/*.c aimlite/_ext/*.so
+
+$(VENV)/.installed: pyproject.toml setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'setuptools>=77' 'cython>=3.0.11'
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[dev,plot]'
+	touch $@
+
+# The editable install builds the extensions in place; what changed since is built here.
+$(VENV)/.built: $(VENV)/.installed $(SOURCES)
+	[ -z "$$(find $(SOURCES) -newer $<)" ] || $(BIN)/python setup.py -q build_ext --inplace
+	touch $@

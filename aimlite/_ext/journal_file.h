@@ -1,0 +1,113 @@
+/* The descriptor of one journal, its mutex, and what a fork does to them.
+ *
+ * Every open journal is in one list. A fork takes every mutex first, so that no record is half written in the child's memory; the child then closes the
+ * descriptors: an flock belongs to the open file description, so a child that kept one would keep a dead parent's run "running". It is
+ * registered with pthread_atfork and not with os.register_at_fork because a C library's fork() does not pass through Python.
+ */
+#ifndef AIMLITE_JOURNAL_FILE_H
+#define AIMLITE_JOURNAL_FILE_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef struct aimlite_file {
+    int fd;     /* -1: closed */
+    int forked; /* closed by a fork, in the child */
+    pthread_mutex_t mutex;
+    struct aimlite_file *next, *prev;
+} aimlite_file;
+
+static pthread_mutex_t aimlite_files_mutex = PTHREAD_MUTEX_INITIALIZER;
+static aimlite_file *aimlite_files = NULL;
+static int aimlite_fork_hooked = 0;
+
+static void aimlite_before_fork(void) {
+    aimlite_file *f;
+    pthread_mutex_lock(&aimlite_files_mutex);
+    for (f = aimlite_files; f; f = f->next) pthread_mutex_lock(&f->mutex);
+}
+
+static void aimlite_after_fork_parent(void) {
+    aimlite_file *f;
+    for (f = aimlite_files; f; f = f->next) pthread_mutex_unlock(&f->mutex);
+    pthread_mutex_unlock(&aimlite_files_mutex);
+}
+
+static void aimlite_after_fork_child(void) {
+    aimlite_file *f;
+    for (f = aimlite_files; f; f = f->next) {
+        if (f->fd >= 0) {
+            close(f->fd);
+            f->fd = -1;
+            f->forked = 1;
+        }
+        pthread_mutex_unlock(&f->mutex);
+    }
+    pthread_mutex_unlock(&aimlite_files_mutex);
+}
+
+static aimlite_file *aimlite_file_new(void) {
+    aimlite_file *f = (aimlite_file *)calloc(1, sizeof(aimlite_file));
+    if (!f) return NULL;
+    f->fd = -1;
+    pthread_mutex_init(&f->mutex, NULL);
+    pthread_mutex_lock(&aimlite_files_mutex);
+    if (!aimlite_fork_hooked) {
+        pthread_atfork(aimlite_before_fork, aimlite_after_fork_parent, aimlite_after_fork_child);
+        aimlite_fork_hooked = 1;
+    }
+    f->next = aimlite_files;
+    if (f->next) f->next->prev = f;
+    aimlite_files = f;
+    pthread_mutex_unlock(&aimlite_files_mutex);
+    return f;
+}
+
+static void aimlite_file_free(aimlite_file *f) {
+    pthread_mutex_lock(&aimlite_files_mutex);
+    if (f->prev) f->prev->next = f->next;
+    else aimlite_files = f->next;
+    if (f->next) f->next->prev = f->prev;
+    pthread_mutex_unlock(&aimlite_files_mutex);
+    pthread_mutex_destroy(&f->mutex);
+    free(f);
+}
+
+/* Writes all n bytes at offset, or none: after a short write the file is cut back to offset.
+ * 0: written. 1: not written, the file is as it was, errno says why. 2: not written and not cut back either: the file must not be written again. */
+static int aimlite_file_write(int fd, const unsigned char *data, size_t n, uint64_t offset) {
+    size_t done = 0;
+    while (done < n) {
+        ssize_t k = pwrite(fd, data + done, n - done, (off_t)(offset + done));
+        if (k < 0 && errno == EINTR) continue;
+        if (k <= 0) {
+            int reason = k < 0 ? errno : ENOSPC;
+            int failed = done > 0 && ftruncate(fd, (off_t)offset) != 0;
+            errno = reason;
+            return failed ? 2 : 1;
+        }
+        done += (size_t)k;
+    }
+    return 0;
+}
+
+static int aimlite_fdatasync(int fd) {
+#ifdef __APPLE__
+    return fsync(fd);
+#else
+    return fdatasync(fd);
+#endif
+}
+
+static uint64_t aimlite_now_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
+}
+
+#endif

@@ -1,0 +1,791 @@
+"""What stands behind `Run.track`: numbers of one run, encoded and appended without a Python object per point.
+
+A Recorder knows its run by a number; the names behind the numbers are declared in the journal before they are used, once for each segment. Steps
+that are counted here move on only when the write has succeeded.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItem
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
+from cpython.object cimport PyObject
+from libc.math cimport isnan
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from aimlite._ext.journal cimport JournalWriter
+
+from aimlite._ext.keys import pack
+from aimlite.errors import RunClosedError
+
+
+cdef extern from "journal_file.h":
+    uint64_t aimlite_now_us() nogil
+
+
+cdef enum:
+    HEADER = 24
+    KIND_OPEN = 1
+    KIND_SEQUENCE = 2
+    KIND_POINTS = 3
+    KIND_COLUMNS = 4
+    INHERITED = 2
+    NUMBERS = 1
+    MAX_NAME = 4096       # bytes of a packed (name, context)
+    STACK_VALUES = 32
+    RECORD_BYTES = 1 << 20
+
+cdef int64_t MAX_EXACT = 1 << 53
+cdef int64_t MAX_STEP = 0x7FFFFFFFFFFFFFFF
+cdef frozenset PLAIN = frozenset((str, int, float, bool, type(None)))
+
+
+cdef inline void put_u32(unsigned char *p, uint32_t v) noexcept nogil:
+    p[0] = v & 0xFF
+    p[1] = (v >> 8) & 0xFF
+    p[2] = (v >> 16) & 0xFF
+    p[3] = (v >> 24) & 0xFF
+
+
+cdef inline void put_u64(unsigned char *p, uint64_t v) noexcept nogil:
+    put_u32(p, <uint32_t>v)
+    put_u32(p + 4, <uint32_t>(v >> 32))
+
+
+cdef inline void put_f64(unsigned char *p, double v) noexcept nogil:
+    cdef uint64_t bits
+    memcpy(&bits, &v, 8)
+    put_u64(p, bits)
+
+
+# -- what users pass, as numbers ------------------------------------------------------------------------------------------
+
+
+cdef double as_value(object value, bint *is_int) except? -1.0:
+    cdef int overflow = 0
+    cdef int64_t number
+    if PyFloat_CheckExact(value):
+        is_int[0] = False
+        return PyFloat_AS_DOUBLE(value)
+    if PyLong_CheckExact(value):
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow or number > MAX_EXACT or number < -MAX_EXACT:
+            raise ValueError(f"the value {value} does not fit: integers beyond ±2**53 cannot be read back as float64; track float({value!r}) if that will do")
+        is_int[0] = True
+        return <double>number
+    return as_value(plain_number(value), is_int)
+
+
+def plain_number(value):
+    """A Python int or float from what counts as one number. Raises TypeError, ValueError."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, int):
+        return int(value)
+    if value is None or isinstance(value, (str, bytes, bytearray, complex)):
+        raise TypeError(f"a tracked value is a number, not {type(value).__name__} {value!r:.100}")
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        count = 1
+        for size in shape:
+            count *= int(size)
+        if count != 1:
+            raise TypeError(f"a tracked value is one number, not an array of shape {tuple(shape)}; whole columns go through track_columns()")
+        if not hasattr(value, "item") and hasattr(value, "numpy"):
+            value = value.numpy()
+        if hasattr(value, "item"):
+            item = value.item()
+            if type(item) is type(value):
+                item = float(item)  # numpy's longdouble gives itself
+            return plain_number(item)
+    if hasattr(value, "__float__"):
+        return float(value)
+    if hasattr(value, "__index__"):
+        return int(value.__index__())
+    raise TypeError(f"a tracked value is a number, not {type(value).__name__} {value!r:.100}")
+
+
+cdef int64_t as_step(object step) except? -1:
+    cdef int overflow = 0
+    cdef int64_t number
+    if not PyLong_CheckExact(step):
+        step = plain_step(step)
+    number = PyLong_AsLongLongAndOverflow(step, &overflow)
+    if overflow:
+        raise ValueError(f"the step {step} is outside of 64 bits")
+    return number
+
+
+def plain_step(step) -> int:
+    """A Python int from what counts as a step: integers of any kind and integral floats, not bools. Raises TypeError, ValueError."""
+    if isinstance(step, bool) or type(step).__name__ in ("bool_", "bool"):
+        raise TypeError(f"a step is an integer, not the bool {step!r}")
+    if isinstance(step, (str, bytes)) or step is None:
+        raise TypeError(f"a step is an integer, not {type(step).__name__} {step!r:.100}")
+    if hasattr(step, "__index__"):
+        try:
+            return int(step.__index__())
+        except TypeError:
+            pass  # an array has the method and refuses
+    number = plain_number(step)
+    if isinstance(number, int):
+        return number
+    if number != number or number in (float("inf"), float("-inf")) or number != int(number):
+        raise ValueError(f"a step is an integer, not {step!r}")
+    return int(number)
+
+
+cdef double as_epoch(object epoch) except? -1.0:
+    cdef bint is_int
+    if PyFloat_CheckExact(epoch):
+        return PyFloat_AS_DOUBLE(epoch)
+    try:
+        return as_value(epoch, &is_int)
+    except TypeError:
+        raise TypeError(f"an epoch is a number or None, not {type(epoch).__name__} {epoch!r:.100}") from None
+
+
+def canonical_context(context) -> dict:
+    """The context as stored: plain dicts, tuples, str, int, float, bool, None; `None` is `{}`. Raises TypeError, ValueError."""
+    if context is None:
+        return {}
+    if not hasattr(context, "items"):
+        raise TypeError(f"a context is a dict, not {type(context).__name__} {context!r:.100}")
+    return canonical_value(context, "context", 0)
+
+
+cdef object canonical_value(object value, str where, int depth):
+    kind = type(value)
+    if depth > 30:
+        raise ValueError(f"{where} is nested deeper than 30 levels")
+    if kind is str or kind is int or kind is bool or value is None:
+        return value
+    if isinstance(value, float):
+        if value != value:
+            raise ValueError(f"{where} is NaN, which no context could be compared with")
+        return float(value) + 0.0  # -0.0 becomes 0.0
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, (list, tuple)):
+        return tuple(canonical_value(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value))
+    if hasattr(value, "items"):
+        plain = {}
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"keys of a context are strings, not {type(key).__name__} {key!r:.100} in {where}")
+            plain[str.__str__(key)] = canonical_value(item, f"{where}[{key!r}]", depth + 1)
+        return plain
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return canonical_value(value.item(), where, depth + 1)
+    raise TypeError(f"{where} is a {type(value).__name__}; a context holds str, int, float, bool, None, lists and dicts of them")
+
+
+def sequence_key(name, context) -> tuple:
+    """(name, context, packed (name, context)) checked and in canonical form. Raises TypeError, ValueError."""
+    if not isinstance(name, str):
+        raise TypeError(f"a metric's name is a string, not {type(name).__name__} {name!r:.100}")
+    if not name:
+        raise ValueError("a metric's name cannot be empty")
+    name = str.__str__(name)
+    plain = canonical_context(context)
+    packed = pack((name, plain))
+    if len(packed) > MAX_NAME:
+        raise ValueError(f"name and context take {len(packed)} bytes, the limit is {MAX_NAME}: {name!r:.60}")
+    return name, plain, packed
+
+
+cdef object cache_key(dict context):
+    """A hashable stand-in for a context of plain values, types included: True, 1 and 1.0 are equal and hash alike. None for any other."""
+    cdef list items = []
+    for k, v in context.items():
+        if type(k) is not str or type(v) not in PLAIN:
+            return None
+        items.append((k, type(v), v))
+    return frozenset(items)
+
+
+# -- recording -----------------------------------------------------------------------------------------------------------
+
+
+cdef class SequenceWriter:
+    """A handle on one (run, name, context) that tracks without looking it up."""
+
+    cdef readonly str name
+    cdef readonly dict context
+    cdef bytes packed
+    cdef Recorder recorder
+    cdef uint64_t epoch      # of the journal, when this was declared
+    cdef uint32_t number
+    cdef int64_t next_step
+    cdef bint exhausted      # the greatest step there is has been used
+
+    def track(self, value, step=None, epoch=None) -> None:
+        """Appends one point. value: one number; step: an integer, by default one more than the greatest so far; epoch: a number."""
+        cdef bint is_int = False
+        cdef double number = as_value(value, &is_int)
+        self.recorder.write_one(self, number, is_int, step, epoch)
+
+    cdef int advance(self, int64_t step) except -1:
+        if step == MAX_STEP:
+            self.exhausted = True
+        elif step >= self.next_step:
+            self.next_step = step + 1
+        return 0
+
+    cdef int64_t auto_step(self) except? -1:
+        if self.exhausted:
+            raise ValueError(f"metric {self.name!r} has used the greatest step there is (2**63 - 1); give a step")
+        return self.next_step
+
+
+cdef class Recorder:
+    """Writes the numbers of one run into its process's journal.
+
+    last_steps: None for a new run; for a resumed one a function (name, packed) -> greatest step recorded so far or None.
+    """
+
+    cdef readonly JournalWriter journal
+    cdef readonly uint32_t number
+    cdef readonly str run_hash
+    cdef bytes hash_bytes
+    cdef public object last_steps
+    cdef public bint closed
+    cdef public bint power            # force each write to the disk
+    cdef uint64_t open_epoch          # of the journal, when the run was last declared
+    cdef bint inherited
+    cdef dict plain                   # name -> SequenceWriter, for the empty context
+    cdef dict names_by_context        # cache key of a context -> {name: SequenceWriter}
+    cdef dict names_by_packed         # packed context -> the same dicts
+
+    def __cinit__(self, JournalWriter journal, uint32_t number, str run_hash, bint power=False):
+        self.journal = journal
+        self.number = number
+        self.run_hash = run_hash
+        self.hash_bytes = run_hash.encode()
+        self.power = power
+        self.plain = {}
+        self.names_by_context = {}
+        self.names_by_packed = {pack(({},)): self.plain}
+
+    def opened(self) -> None:
+        """Tells that the run is declared in the journal's present segment."""
+        self.open_epoch = self.journal.epoch
+
+    def was_inherited(self) -> None:
+        """Tells that this process got the run through a fork: it declares it so on first use."""
+        self.inherited = True
+
+    @property
+    def is_open_here(self) -> bool:
+        """Whether the run is declared in the journal's present segment."""
+        return self.open_epoch == self.journal.epoch
+
+    @property
+    def is_inherited(self) -> bool:
+        return self.inherited
+
+    def append(self, records) -> int:
+        """Appends [(type, payload), …] in one group, after declaring the run if need be; returns the group's order."""
+        if self.closed:
+            raise RunClosedError(f"run {self.run_hash} is closed; open it again with Run({self.run_hash!r})")
+        journal = self.journal
+        if self.open_epoch != journal.epoch or journal.closed:
+            records = [(KIND_OPEN, self.open_payload()), *records]
+        order = journal.append(records, self.power)
+        self.open_epoch = journal.epoch  # a segment begun on the way has the run declared already
+        return order
+
+    cdef bytes open_payload(self):
+        return self.number.to_bytes(4, "little") + (b"\x02" if self.inherited else b"\x00") + self.hash_bytes
+
+    # -- finding sequences ----
+
+    cdef dict names_of(self, object context):
+        cdef Py_ssize_t size
+        cdef object key, k, v
+        cdef PyObject *found
+        if context is None:
+            return self.plain
+        if type(context) is dict:
+            size = len(<dict>context)
+            if size == 0:
+                return self.plain
+            key = None
+            if size == 1:
+                for k, v in (<dict>context).items():
+                    if type(k) is str and type(v) in PLAIN:
+                        key = (k, type(v), v)
+            else:
+                key = cache_key(<dict>context)
+            if key is not None:
+                found = PyDict_GetItem(self.names_by_context, key)
+                if found != NULL:
+                    return <dict>found
+                names = self.names_of_canonical(context)
+                self.names_by_context[key] = names
+                return names
+        return self.names_of_canonical(context)
+
+    cdef dict names_of_canonical(self, object context):
+        packed = pack((canonical_context(context),))
+        return self.names_by_packed.setdefault(packed, {})
+
+    cdef SequenceWriter find(self, object name, object context):
+        cdef dict names = self.names_of(context)
+        cdef PyObject *found
+        if type(name) is str:
+            found = PyDict_GetItem(names, name)
+            if found != NULL:
+                return <SequenceWriter>found
+        return self.add(names, name, context)
+
+    cdef SequenceWriter add(self, dict names, object name, object context):
+        cdef SequenceWriter s
+        plain_name, plain_context, packed = sequence_key(name, context)
+        s = names.get(plain_name)
+        if s is not None:
+            return s
+        s = SequenceWriter.__new__(SequenceWriter)
+        s.name, s.context, s.packed, s.recorder = plain_name, plain_context, packed, self
+        if self.last_steps is not None:
+            last = self.last_steps(plain_name, packed)
+            if last is not None:
+                s.advance(last)
+        return names.setdefault(plain_name, s)
+
+    def sequence(self, name, context=None) -> SequenceWriter:
+        """The handle on (name, context)."""
+        return self.find(name, context)
+
+    # -- track ----
+
+    def track(self, value, name=None, step=None, epoch=None, context=None) -> None:
+        cdef bint is_int = False
+        cdef double number
+        if type(value) is dict:
+            self.track_dict(<dict>value, name, step, epoch, context)
+            return
+        if name is None:
+            raise ValueError("track() needs a name: run.track(value, name='loss'), or a dict {name: value}")
+        if PyFloat_CheckExact(value):
+            number = PyFloat_AS_DOUBLE(value)
+        elif hasattr(value, "items") and hasattr(value, "keys"):
+            self.track_dict(dict(value), name, step, epoch, context)
+            return
+        else:
+            number = as_value(value, &is_int)
+        self.write_one(self.find(name, context), number, is_int, step, epoch)
+
+    cdef int begin(self) except -1:
+        """Takes the journal's mutex. What follows must not run Python code before it is released."""
+        if self.closed:
+            raise RunClosedError(f"run {self.run_hash} is closed; open it again with Run({self.run_hash!r})")
+        return self.journal.acquire()
+
+    cdef size_t put_open(self, size_t at, uint32_t *index, uint64_t order) except? 0:
+        """Declares the run at `at` of the buffer if it must be; returns where the next record goes."""
+        cdef JournalWriter j = self.journal
+        cdef size_t length = 5 + PyBytes_GET_SIZE(self.hash_bytes)
+        if self.open_epoch == j.epoch:
+            return at
+        j.reserve(at + HEADER + length)
+        put_u32(j.buffer + at + HEADER, self.number)
+        j.buffer[at + HEADER + 4] = INHERITED if self.inherited else 0
+        memcpy(j.buffer + at + HEADER + 5, PyBytes_AS_STRING(self.hash_bytes), length - 5)
+        j.finish_record(at, KIND_OPEN, length, True, index[0], order)
+        index[0] += 1
+        return at + HEADER + length
+
+    cdef size_t put_sequence(self, SequenceWriter s, uint32_t number, size_t at, uint32_t *index, uint64_t order) except? 0:
+        cdef JournalWriter j = self.journal
+        cdef size_t length = 9 + PyBytes_GET_SIZE(s.packed)
+        j.reserve(at + HEADER + length)
+        put_u32(j.buffer + at + HEADER, number)
+        put_u32(j.buffer + at + HEADER + 4, self.number)
+        j.buffer[at + HEADER + 8] = NUMBERS
+        memcpy(j.buffer + at + HEADER + 9, PyBytes_AS_STRING(s.packed), length - 9)
+        j.finish_record(at, KIND_SEQUENCE, length, True, index[0], order)
+        index[0] += 1
+        return at + HEADER + length
+
+    cdef int note_declarations(self, uint64_t base, size_t end) except -1:
+        """Remembers where OPEN and SEQUENCE records of the group just written lie: they take up the first `end` bytes of the buffer."""
+        cdef JournalWriter j = self.journal
+        cdef size_t at = 0
+        cdef unsigned char *p
+        while at < end:
+            j.note_meta(base + at)
+            p = j.buffer + at + 8
+            at += HEADER + (<size_t>p[0] | (<size_t>p[1] << 8) | (<size_t>p[2] << 16))
+        return 0
+
+    cdef int write_one(self, SequenceWriter s, double value, bint is_int, object step, object epoch) except -1:
+        cdef JournalWriter j = self.journal
+        cdef int64_t at_step
+        cdef double at_epoch = 0.0
+        cdef uint64_t now, order, base
+        cdef size_t at = 0, start, length
+        cdef uint32_t index = 0, number
+        cdef unsigned char *p
+        cdef unsigned char flags = 0
+        if step is None:
+            at_step = s.auto_step()
+        else:
+            at_step = as_step(step)
+            flags = 1
+        if epoch is not None:
+            at_epoch = as_epoch(epoch)
+            flags |= 2
+        self.begin()
+        try:
+            if not flags & 1:
+                at_step = s.auto_step()  # again: acquire() may have run others
+            now = aimlite_now_us()
+            order = now if now > j.order else j.order
+            if order != now:
+                flags |= 4
+            number = s.number
+            if s.epoch != j.epoch:
+                at = self.put_open(at, &index, order)
+                number = j.sequences
+                at = self.put_sequence(s, number, at, &index, order)
+                j.reserve_sequence(number)
+            elif self.open_epoch != j.epoch:
+                at = self.put_open(at, &index, order)
+            start = at
+            j.reserve(start + HEADER + 64)
+            p = j.buffer + start + HEADER
+            p[0] = flags
+            put_u64(p + 1, <uint64_t>at_step)
+            length = 9
+            if flags & 2:
+                put_f64(p + length, at_epoch)
+                length += 8
+            if flags & 4:
+                put_u64(p + length, now)
+                length += 8
+            put_u32(p + length, number | (<uint32_t>(1 if is_int else 0) << 31))
+            put_f64(p + length + 4, value)
+            length += 12
+            j.finish_record(start, KIND_POINTS, length, False, index, order)
+            base = j.offset
+            j.write_out(start + HEADER + length, self.power)
+            j.records += index + 1
+            j.order = order
+            if start:
+                self.note_declarations(base, start)
+                self.open_epoch = j.epoch
+                if s.epoch != j.epoch:
+                    s.epoch = j.epoch
+                    s.number = number
+                    j.points[number] = 0
+                    j.sequences += 1
+            j.points[number] += 1
+            s.advance(at_step)
+        finally:
+            j.release()
+        return 0
+
+    cdef int track_dict(self, dict values, object name, object step, object epoch, object context) except -1:
+        cdef JournalWriter j = self.journal
+        cdef Py_ssize_t count, k = 0
+        cdef double stack[STACK_VALUES]
+        cdef double *numbers = stack
+        cdef list found
+        cdef dict names
+        cdef SequenceWriter s
+        cdef bint is_int
+        cdef PyObject *entry
+        cdef object key, value, ints
+        cdef unsigned char flags = 0
+        cdef int64_t shared = 0
+        cdef double at_epoch = 0.0
+        if name is not None:
+            raise ValueError(f"a dict of values has its own names; name={name!r:.60} must be left out")
+        values = values.copy()  # converting a value may run Python code that changes the caller's dict
+        count = len(values)
+        if count == 0:
+            return 0
+        names = self.names_of(context)
+        found = [None] * count
+        ints = None
+        if count > STACK_VALUES:
+            numbers = <double *>malloc(count * sizeof(double))
+            if numbers == NULL:
+                raise MemoryError
+        try:
+            for key, value in values.items():
+                is_int = False
+                if PyFloat_CheckExact(value):
+                    numbers[k] = PyFloat_AS_DOUBLE(value)
+                else:
+                    try:
+                        numbers[k] = as_value(value, &is_int)
+                    except (TypeError, ValueError) as error:
+                        raise type(error)(f"{key!r}: {error}") from None
+                if is_int:
+                    if ints is None:
+                        ints = bytearray(count)
+                    ints[k] = 1
+                entry = PyDict_GetItem(names, key) if type(key) is str else NULL
+                found[k] = <object>entry if entry != NULL else self.add(names, key, context)
+                k += 1
+            if step is not None:
+                shared = as_step(step)
+                flags = 1
+            if epoch is not None:
+                at_epoch = as_epoch(epoch)
+                flags |= 2
+            self.begin()
+            try:
+                self.write_many(found, numbers, ints, shared, at_epoch, flags)
+            finally:
+                j.release()
+        finally:
+            if numbers != stack:
+                free(numbers)
+        return 0
+
+    cdef int write_many(self, list found, double *numbers, object ints, int64_t shared, double at_epoch, unsigned char flags) except -1:
+        cdef JournalWriter j = self.journal
+        cdef SequenceWriter s
+        cdef Py_ssize_t k, count = len(found)
+        cdef uint32_t index = 0, number, new = 0
+        cdef size_t at, start, length
+        cdef uint64_t now = aimlite_now_us(), base
+        cdef uint64_t order = now if now > j.order else j.order
+        cdef unsigned char *p
+        cdef bint declare
+        if order != now:
+            flags |= 4
+        if not flags & 1:
+            s = <SequenceWriter>found[0]
+            shared = s.auto_step()
+            for k in range(1, count):
+                s = <SequenceWriter>found[k]
+                if s.auto_step() != shared:
+                    flags |= 8
+        at = self.put_open(0, &index, order)
+        for k in range(count):
+            s = <SequenceWriter>found[k]
+            if s.epoch != j.epoch:
+                at = self.put_sequence(s, j.sequences + new, at, &index, order)
+                new += 1
+        if new:
+            j.reserve_sequence(j.sequences + new - 1)
+        start = at
+        j.reserve(start + HEADER + 32 + 20 * <size_t>count)
+        p = j.buffer + start + HEADER
+        p[0] = flags
+        length = 1
+        if not flags & 8:
+            put_u64(p + length, <uint64_t>shared)
+            length += 8
+        if flags & 2:
+            put_f64(p + length, at_epoch)
+            length += 8
+        if flags & 4:
+            put_u64(p + length, now)
+            length += 8
+        new = 0
+        for k in range(count):
+            s = <SequenceWriter>found[k]
+            if s.epoch != j.epoch:
+                number = j.sequences + new
+                new += 1
+            else:
+                number = s.number
+            if ints is not None and (<bytearray>ints)[k]:
+                number |= <uint32_t>1 << 31
+            put_u32(p + length, number)
+            length += 4
+            if flags & 8:
+                put_u64(p + length, <uint64_t>s.next_step)
+                length += 8
+            put_f64(p + length, numbers[k])
+            length += 8
+        if length > 0xFFFFFF:
+            raise ValueError(f"one track() call takes at most some 800,000 values, not {count}")
+        j.finish_record(start, KIND_POINTS, length, False, index, order)
+        base = j.offset
+        j.write_out(start + HEADER + length, self.power)
+        j.records += index + 1
+        j.order = order
+        if start:
+            self.note_declarations(base, start)
+            self.open_epoch = j.epoch
+        for k in range(count):
+            s = <SequenceWriter>found[k]
+            if s.epoch != j.epoch:
+                s.epoch = j.epoch
+                s.number = j.sequences
+                j.points[s.number] = 0
+                j.sequences += 1
+            j.points[s.number] += 1
+            s.advance(s.next_step if flags & 8 else shared)
+        return 0
+
+    # -- columns ----
+
+    def track_columns(self, SequenceWriter s, const double[::1] values, bint are_ints, steps, epochs, times) -> None:
+        """Appends n points as one group, all or nothing. values: float64[n]. steps: int64[n] or None (counted on). epochs: float64[n], a float or None. times: int64[n], µs, or
+        None (now). are_ints: the caller had integers."""
+        cdef JournalWriter j = self.journal
+        cdef Py_ssize_t n = values.shape[0], k
+        cdef const int64_t[::1] step_column
+        cdef const double[::1] epoch_column
+        cdef const int64_t[::1] time_column
+        cdef const int64_t *step_data = NULL
+        cdef const double *epoch_data = NULL
+        cdef const int64_t *time_data = NULL
+        cdef double epoch = 0.0
+        cdef bint one_epoch = False
+        cdef int64_t greatest
+        if n == 0:
+            return
+        if n > 1 << 27:
+            raise ValueError(f"one track_columns() call takes at most 2**27 points, not {n}: split it")
+        if steps is not None:
+            step_column = steps
+            step_data = &step_column[0]
+        if isinstance(epochs, float):
+            epoch = epochs
+            one_epoch = True
+        elif epochs is not None:
+            epoch_column = epochs
+            epoch_data = &epoch_column[0]
+        if times is not None:
+            time_column = times
+            time_data = &time_column[0]
+        self.begin()
+        try:
+            self.write_columns(s, &values[0], are_ints, step_data, epoch_data, one_epoch, epoch, time_data, n)
+        finally:
+            if j.capacity > 8 << 20:
+                j.capacity = 0  # give a large buffer back
+                free(j.buffer)
+                j.buffer = NULL
+                j.reserve(4096)
+            j.release()
+
+    cdef int write_columns(self, SequenceWriter s, const double *values, bint are_ints, const int64_t *steps, const double *epochs, bint one_epoch, double epoch,
+                           const int64_t *times, Py_ssize_t n) except -1:
+        cdef JournalWriter j = self.journal
+        cdef uint64_t now = aimlite_now_us(), base
+        cdef uint64_t order = now if now > j.order else j.order
+        cdef uint32_t index = 0, number = s.number
+        cdef size_t at, start, piece, k, width
+        cdef size_t done = 0, total = <size_t>n
+        cdef uint64_t first, stride
+        cdef int64_t greatest
+        cdef bint regular, single
+        cdef float narrow
+        cdef double wide
+        cdef unsigned char flags
+        cdef unsigned char *p
+        if steps == NULL:
+            first = <uint64_t>s.auto_step()
+            greatest = MAX_STEP - (n - 1)
+            if <int64_t>first > greatest:
+                raise ValueError(f"{n} points after step {<int64_t>first - 1} would pass the greatest step there is (2**63 - 1)")
+        at = self.put_open(0, &index, order)
+        if s.epoch != j.epoch:
+            number = j.sequences
+            at = self.put_sequence(s, number, at, &index, order)
+            j.reserve_sequence(number)
+        start = at
+        piece = RECORD_BYTES // (8 + (8 if steps != NULL else 0) + (8 if epochs != NULL else 0) + (8 if times != NULL else 0))
+        greatest = 0
+        while done < total:
+            if piece > total - done:
+                piece = total - done
+            j.reserve(at + HEADER + 64 + 32 * piece)
+            p = j.buffer + at + HEADER
+            flags = 128 if are_ints else 0
+            put_u32(p + 1, number)
+            put_u32(p + 5, <uint32_t>piece)
+            width = 9
+            if steps == NULL:
+                flags |= 8
+                put_u64(p + width, <uint64_t>s.next_step + done)
+                put_u64(p + width + 8, 1)
+                width += 16
+                greatest = s.next_step + <int64_t>(done + piece - 1)
+            else:
+                flags |= 1
+                regular = True
+                stride = <uint64_t>steps[done + 1] - <uint64_t>steps[done] if piece > 1 else 0
+                if done == 0:
+                    greatest = steps[0]
+                for k in range(piece):
+                    if steps[done + k] > greatest:
+                        greatest = steps[done + k]
+                    if <uint64_t>steps[done + k] != <uint64_t>steps[done] + k * stride:
+                        regular = False
+                if regular:
+                    flags |= 8
+                    put_u64(p + width, <uint64_t>steps[done])
+                    put_u64(p + width + 8, stride)
+                    width += 16
+                else:
+                    memcpy(p + width, steps + done, 8 * piece)
+                    width += 8 * piece
+            if epochs != NULL:
+                flags |= 16
+                memcpy(p + width, epochs + done, 8 * piece)
+                width += 8 * piece
+            elif one_epoch:
+                flags |= 2
+                put_f64(p + width, epoch)
+                width += 8
+            if times != NULL:
+                flags |= 32
+                memcpy(p + width, times + done, 8 * piece)
+                width += 8 * piece
+            elif order != now:
+                flags |= 4
+                put_u64(p + width, now)
+                width += 8
+            single = True
+            for k in range(piece):
+                wide = values[done + k]
+                narrow = <float>wide
+                if <double>narrow != wide:  # NaN too: its payload is kept by float64 alone
+                    single = False
+                    break
+            if single:
+                flags |= 64
+                for k in range(piece):
+                    narrow = <float>values[done + k]
+                    memcpy(p + width + 4 * k, &narrow, 4)
+                width += 4 * piece
+            else:
+                memcpy(p + width, values + done, 8 * piece)
+                width += 8 * piece
+            p[0] = flags
+            done += piece
+            j.finish_record(at, KIND_COLUMNS, width, done < total, index, order)
+            index += 1
+            at += HEADER + width
+        if j.offset + at > 0xFFFFFFFF:
+            raise ValueError("one track_columns() call writes less than 4 GiB: split it")
+        base = j.offset
+        j.write_out(at, self.power)
+        j.records += index
+        j.order = order
+        if start:
+            self.note_declarations(base, start)
+            self.open_epoch = j.epoch
+            if s.epoch != j.epoch:
+                s.epoch = j.epoch
+                s.number = number
+                j.points[number] = 0
+                j.sequences += 1
+        j.points[number] += <uint32_t>n
+        s.advance(greatest)
+        return 0

@@ -1,0 +1,281 @@
+"""Every invariant of a repo, looked at: files, journals, blobs, and that what is derived in the tree says what it is derived from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from aimlite._ext.keys import unpack
+from aimlite.errors import AimliteError, CorruptionError
+from aimlite.storage import generation, keys, params
+from aimlite.storage.blobs import blob_digest, blob_path, get_blob, list_blobs
+from aimlite.storage.layout import Layout, open_layout
+from aimlite.storage.points import Summary, decode_block, decode_summary, summarize
+from aimlite.storage.runs import decode_writer_entry, derive_state, index_properties
+from aimlite.storage.tree import Tree, TreeMoved
+from aimlite.storage.view import Reader, View
+
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong. kind: 'version', 'generation', 'tree', 'journal' or 'blob'. path: the file; offset: where in it, or None."""
+
+    kind: str
+    path: str
+    offset: int | None
+    message: str
+
+    def __str__(self) -> str:
+        where = "" if self.offset is None else f" at offset {self.offset}"
+        return f"{self.kind}: {self.message} ({self.path}{where})"
+
+
+def check(layout: Layout, full: bool = True) -> list[Problem]:
+    """All problems of a repo, none when it is sound. It may be in use: what is looked at is one view."""
+    try:
+        open_layout(layout.base.parent, create=False)
+    except (AimliteError, OSError) as error:
+        return [Problem("version", str(layout.version), None, str(error))]
+    problems = check_files(layout) if full else []
+    problems += check_tree(layout, full)
+    problems += check_journals(layout)
+    if full:
+        problems += check_blobs(layout)
+    return problems
+
+
+def check_files(layout: Layout) -> list[Problem]:
+    """The checksums of the tree's files against `generation`."""
+    for _ in range(_TRIES):
+        try:
+            text = layout.generation.read_bytes()
+            _, files = generation.read_generation(layout)
+        except FileNotFoundError:
+            if layout.tree.exists() and any(layout.tree.glob("*.sst")):
+                return [Problem("generation", str(layout.generation), None, "the file `generation` is missing, though there is a tree")]
+            return []
+        except CorruptionError as error:
+            return [_problem("generation", error, layout.generation)]
+        problems = []
+        for name, (size, expected) in files.items():
+            path = layout.tree / name
+            try:
+                found_size, found = generation.file_checksum(path)
+            except FileNotFoundError:
+                problems.append(Problem("tree", str(path), None, "a file of the tree is missing"))
+                continue
+            if (found_size, found) != (size, expected):
+                problems.append(Problem("tree", str(path), None, f"the file's checksum is {found:08x}, it was written as {expected:08x} ({found_size} of {size} bytes)"))
+        if not problems or text == layout.generation.read_bytes():
+            return problems
+    return problems  # a merge was always faster
+
+
+def check_tree(layout: Layout, full: bool) -> list[Problem]:
+    """That the tree opens, and (full) that all of it decodes and agrees with itself."""
+    try:
+        view = Reader(layout).view()
+    except CorruptionError as error:
+        return [_problem("tree", error, layout.tree)]
+    if not full:
+        return []
+    problems: list[Problem] = []
+    for inspect in (_check_runs, _check_params, _check_sequences, _check_param_index, _check_property_index, _check_of_run, _check_blocks, _check_covers):
+        try:
+            problems += [Problem("tree", str(layout.tree), None, message) for message in inspect(view)]
+        except TreeMoved:
+            return check_tree(layout, full)
+        except CorruptionError as error:
+            problems.append(_problem("tree", error, layout.tree))
+        except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
+            problems.append(Problem("tree", str(layout.tree), None, f"an entry does not decode: {type(error).__name__}: {error}"))
+    return problems
+
+
+def check_journals(layout: Layout) -> list[Problem]:
+    """That every record of every journal passes its check."""
+    view = _view_of_journals(layout)
+    problems = []
+    for held in view.segments if view else ():
+        held.segment.demand_points()
+        for offset, _, reason in held.segment.damage:
+            if offset < held.limit:
+                problems.append(Problem("journal", str(held.segment.path), offset, reason))
+    return problems
+
+
+def _view_of_journals(layout: Layout) -> View | None:
+    try:
+        return Reader(layout).view()
+    except CorruptionError:
+        pass  # the tree's damage is reported by check_tree; the journals are looked at without it
+    return Reader(layout).view_without_tree()
+
+
+def check_blobs(layout: Layout) -> list[Problem]:
+    """That every blob holds what its name says."""
+    problems = []
+    for path in list_blobs(layout.blobs):
+        try:
+            get_blob(layout.blobs, blob_digest(path))
+        except CorruptionError as error:
+            problems.append(_problem("blob", error, path))
+        except ValueError:
+            problems.append(Problem("blob", str(path), None, "this is not the name of a blob"))
+    return problems
+
+
+def _problem(kind: str, error: CorruptionError, path: Path) -> Problem:
+    return Problem(kind, error.path or str(path), error.offset, error.message)
+
+
+# -- the tree against itself -------------------------------------------------------------------------------------------------
+
+
+def _space(tree: Tree, space: bytes) -> Iterator[tuple[tuple[Any, ...], bytes]]:
+    for key, value in tree.scan(keys.prefix_range(space)):
+        yield unpack(key, 1), value
+
+
+def _check_runs(view: View) -> Iterator[str]:
+    count = 0
+    for (run_hash,), value in _space(view.tree, keys.RUN):
+        count += 1
+        held = msgpack.unpackb(value)
+        entries = [decode_writer_entry(data) for _, data in view.tree.scan(keys.writers_of_run(run_hash))]
+        if not entries:
+            yield f"run {run_hash} has no writer"
+        properties = {unpack(key, 1)[1]: params.unpackb(data)[2] for key, data in view.tree.scan(keys.properties_of_run(run_hash))}
+        for name, key in _property_keys(run_hash, properties, derive_state(held["created"], held["order"], entries)):
+            if view.tree.get(key) is None:
+                yield f"property {name!r} of run {run_hash} is not in the index"
+    expected = view.tree.get(keys.run_count())
+    if count != (0 if expected is None else msgpack.unpackb(expected)):
+        yield f"there are {count} runs, the count says {expected!r}"
+    for space, what in ((keys.WRITER, "a writer"), (keys.PROPERTY, "a property"), (keys.PARAM, "a param")):
+        seen = ""
+        for (run_hash, *_), _ in _space(view.tree, space):
+            if run_hash != seen and view.tree.get(keys.run(run_hash)) is None:
+                yield f"{what} belongs to run {run_hash}, which is not there"
+            seen = run_hash
+
+
+def _property_keys(run_hash: str, properties: dict[str, Any], state: Any) -> Iterator[tuple[str, bytes]]:
+    for name, value in index_properties(properties, state).items():
+        try:
+            indexed = value if name == "created" else keys.index_value(value)
+        except LookupError:
+            continue
+        yield name, keys.property_index(name, indexed, run_hash)
+
+
+def _check_params(view: View) -> Iterator[str]:
+    for (run_hash, *path), data in _space(view.tree, keys.PARAM):
+        value = params.unpackb(data)[2]
+        if isinstance(value, params.Blob):
+            if not blob_path(view.layout.blobs, value.digest).exists():
+                yield f"param {path} of run {run_hash} lies in a blob that is missing: {value.digest.hex()}"
+            continue
+        try:
+            key = keys.param_index(tuple(path), keys.index_value(value), run_hash)
+        except LookupError:
+            continue
+        if view.tree.get(key) is None:
+            yield f"param {path} of run {run_hash} is not in the index"
+
+
+def _check_param_index(view: View) -> Iterator[str]:
+    for (path, indexed, run_hash), _ in _space(view.tree, keys.PARAM_INDEX):
+        data = view.tree.get(keys.param(run_hash, path))
+        try:
+            matches = data is not None and keys.index_value(params.unpackb(data)[2]) == indexed
+        except LookupError:
+            matches = False
+        if not matches:
+            yield f"the index has param {path} = {indexed!r} of run {run_hash}, the run has not"
+
+
+def _check_property_index(view: View) -> Iterator[str]:
+    for (name, indexed, run_hash), _ in _space(view.tree, keys.PROPERTY_INDEX):
+        data = view.tree.get(keys.run(run_hash))
+        if data is None:
+            yield f"the index has property {name!r} of run {run_hash}, which is not there"
+            continue
+        held = msgpack.unpackb(data)
+        entries = [decode_writer_entry(entry) for _, entry in view.tree.scan(keys.writers_of_run(run_hash))]
+        properties = {unpack(key, 1)[1]: params.unpackb(entry)[2] for key, entry in view.tree.scan(keys.properties_of_run(run_hash))}
+        expected = dict(_property_keys(run_hash, properties, derive_state(held["created"], held["order"], entries))).get(name)
+        if expected != keys.property_index(name, indexed, run_hash):
+            yield f"the index has property {name!r} = {indexed!r} of run {run_hash}, the run has not"
+
+
+def _check_sequences(view: View) -> Iterator[str]:
+    for (name, context, run_hash), data in _space(view.tree, keys.SEQUENCE):
+        sequence = (run_hash, name, context)
+        summary = decode_summary(data)
+        what = f"{name!r} {context!r} of run {run_hash}"
+        if view.tree.get(keys.of_run(*sequence)) is None:
+            yield f"{what} is not listed under its run"
+        if view.tree.get(keys.run(run_hash)) is None:
+            yield f"{what} belongs to a run that is not there"
+        heads = [decode_summary(value) for _, value in view.tree.scan(keys.blocks(keys.HEAD, *sequence))]
+        if not heads:
+            yield f"{what} has no blocks"
+            continue
+        combined = heads[0]
+        for head in heads[1:]:
+            if head.first_step <= combined.last_step:
+                yield f"blocks of {what} overlap at step {head.first_step}"
+            combined = combined.followed_by(head)
+        if not _same_summary(combined, summary):
+            yield f"the summary of {what} is {summary}, its blocks say {combined}"
+
+
+def _check_of_run(view: View) -> Iterator[str]:
+    for (run_hash, name, context), _ in _space(view.tree, keys.OF_RUN):
+        if view.tree.get(keys.sequence(name, context, run_hash)) is None:
+            yield f"{name!r} {context!r} is listed under run {run_hash}, but is not there"
+
+
+def _check_blocks(view: View) -> Iterator[str]:
+    tree = view.tree
+    times = tree.scan(keys.prefix_range(keys.TIMES))
+    heads = tree.scan(keys.prefix_range(keys.HEAD))
+    for key, values in tree.scan(keys.prefix_range(keys.VALUES)):
+        run_hash, name, context, step = unpack(key, 1)
+        what = f"the block of {name!r} {context!r} of run {run_hash} at step {step}"
+        head_key, head = next(heads, (b"", b""))
+        times_key, time_columns = next(times, (b"", b""))
+        if head_key[1:] != key[1:] or times_key[1:] != key[1:]:
+            yield f"{what} lacks its head or its times"
+            return
+        held = decode_summary(head)
+        points = decode_block(values, time_columns, held.flags & 3)
+        if not _same_summary(summarize(points), held):
+            yield f"the head of {what} does not describe it"
+        if step != int(points["step"][0]):
+            yield f"{what} begins at step {int(points['step'][0])}"
+        if bool(np.any(points["order"] > np.uint64(held.order))):
+            yield f"{what} holds a newer order than its head says"
+    if next(times, None) or next(heads, None):
+        yield "there are heads or times without a block"
+
+
+def _check_covers(view: View) -> Iterator[str]:
+    for (run_hash, *path), data in _space(view.tree, keys.COVER):
+        order, writer = params.unpackb(data)
+        for key, leaf in view.tree.scan(keys.params_under(run_hash, tuple(path))):
+            if tuple(params.unpackb(leaf)[:2]) < (order, writer):
+                yield f"param {unpack(key, 1)[1:]} of run {run_hash} is older than the cover over it"
+
+
+def _same_summary(one: Summary, other: Summary) -> bool:
+    fields: Callable[[Summary], list[str]] = lambda s: [repr(s.__dict__[name]) for name in sorted(s.__dict__)]  # noqa: E731 - repr makes NaN equal to itself
+    return fields(one) == fields(other)

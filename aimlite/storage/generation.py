@@ -1,0 +1,59 @@
+"""The file `generation`: what readers compare to learn that the tree moved on, and the checksums of the tree's files.
+
+Replaced by rename after each commit of a merge. docs/format.md, "Files".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aimlite._ext.blocks import crc32c
+from aimlite.errors import CorruptionError
+from aimlite.storage.layout import Layout, write_file
+from aimlite.storage.tree import TreeWriter, tree_generation
+
+_PIECE = 1 << 20
+Files = dict[str, tuple[int, int]]
+
+
+def write_generation(layout: Layout, tree: TreeWriter) -> None:
+    """Brings the file up to what the tree holds, if it is not. Only files that are new in the tree are read."""
+    reached, names = tree_generation(tree), tree.files()
+    try:
+        old, known = read_generation(layout)
+        if old == reached and sorted(known) == names:
+            return
+    except (FileNotFoundError, CorruptionError):
+        known = {}
+    files = {name: known.get(name) or file_checksum(layout.tree / name) for name in names}
+    write_file(layout.generation, encode_generation(reached, files))
+
+
+def encode_generation(generation: int, files: Files) -> bytes:
+    lines = [str(generation), *(f"{name} {size} {check:08x}" for name, (size, check) in sorted(files.items()))]
+    text = "".join(f"{line}\n" for line in lines).encode()
+    return text + f"crc {crc32c(text):08x}\n".encode()
+
+
+def read_generation(layout: Layout) -> tuple[int, Files]:
+    """(generation, name → (size, CRC)). Raises CorruptionError, FileNotFoundError."""
+    data = layout.generation.read_bytes()
+    text, _, check = data.rpartition(b"crc ")
+    try:
+        if int(check, 16) != crc32c(text):
+            raise ValueError
+        first, *rest = text.decode().splitlines()
+        files = {name: (int(size), int(crc, 16)) for name, size, crc in (line.split(" ") for line in rest)}
+        return int(first), files
+    except ValueError:
+        raise CorruptionError("the file `generation` fails its check", layout.generation, 0) from None
+
+
+def file_checksum(path: Path) -> tuple[int, int]:
+    """(size, CRC) of a file."""
+    size = check = 0
+    with open(path, "rb") as file:
+        while piece := file.read(_PIECE):
+            check = crc32c(piece, check)
+            size += len(piece)
+    return size, check

@@ -1,0 +1,146 @@
+"""Where a repo's files lie, and how a repo comes to be.
+
+Making a repo is idempotent and needs no lock: any number of processes may do it at once on a path where nothing exists.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aimlite.errors import RepoFormatError
+
+FORMAT = 1
+REPO_DIR = ".aimlite"
+_JOURNAL_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{8})\.journal")
+
+
+def repo_root(path: str | os.PathLike[str] | None = None) -> Path:
+    """The directory that holds (or will hold) `.aimlite`, absolute: `path`, else AIMLITE_REPO, else the nearest upwards, else the working directory."""
+    if path is None:
+        path = os.environ.get("AIMLITE_REPO") or None
+    if path is None:
+        here = Path.cwd()
+        return next((parent for parent in (here, *here.parents) if (parent / REPO_DIR).is_dir()), here)
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"a repo is given by a path, not {type(path).__name__} {path!r:.100}")
+    root = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
+    return root.parent if root.name == REPO_DIR else root
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths inside one `.aimlite` directory."""
+
+    base: Path
+
+    @property
+    def version(self) -> Path:
+        return self.base / "VERSION"
+
+    @property
+    def tree(self) -> Path:
+        return self.base / "tree"
+
+    @property
+    def generation(self) -> Path:
+        return self.base / "generation"
+
+    @property
+    def journals(self) -> Path:
+        return self.base / "journals"
+
+    @property
+    def blobs(self) -> Path:
+        return self.base / "blobs"
+
+    @property
+    def lease(self) -> Path:
+        return self.base / "lease"
+
+    @property
+    def damaged(self) -> Path:
+        return self.base / "damaged"
+
+    def journal(self, writer: int, segment: int) -> Path:
+        return self.journals / journal_name(writer, segment)
+
+    def list_journals(self) -> list[tuple[int, int]]:
+        """(writer, segment) of every journal there is, in order."""
+        try:
+            names = os.listdir(self.journals)
+        except FileNotFoundError:
+            return []
+        return sorted(_parse_journal_names(names))
+
+
+def journal_name(writer: int, segment: int) -> str:
+    return f"{writer:016x}-{segment:08x}.journal"
+
+
+def _parse_journal_names(names: list[str]) -> Iterator[tuple[int, int]]:
+    for name in names:
+        match = _JOURNAL_NAME.fullmatch(name)
+        if match:
+            yield int(match[1], 16), int(match[2], 16)
+
+
+def open_layout(root: Path, create: bool = True) -> Layout:
+    """The layout of the repo at `root`, made if need be. Raises RepoFormatError, FileNotFoundError (create=False), OSError."""
+    layout = Layout(root / REPO_DIR)
+    try:
+        text = layout.version.read_bytes()
+    except FileNotFoundError:
+        if not create:
+            raise FileNotFoundError(f"there is no repo at {root}: {layout.version} does not exist") from None
+        _make(layout)
+        return layout
+    except NotADirectoryError:
+        raise RepoFormatError(f"{layout.base} is not a directory, so no repo can be there") from None
+    try:
+        version = json.loads(text)["format"]
+    except (ValueError, KeyError, TypeError):
+        raise RepoFormatError(f"{layout.version} is not the version file of a repo: {text[:80]!r}") from None
+    if not isinstance(version, int) or version > FORMAT:
+        raise RepoFormatError(f"the repo at {root} has format {version!r}; this aimlite reads up to format {FORMAT}: install a newer one")
+    return layout
+
+
+def _make(layout: Layout) -> None:
+    from aimlite import __version__
+
+    if layout.base.is_symlink() or layout.base.exists():
+        if not layout.base.is_dir():
+            raise RepoFormatError(f"{layout.base} is not a directory, so no repo can be there")
+    layout.journals.mkdir(parents=True, exist_ok=True)
+    layout.blobs.mkdir(exist_ok=True)
+    write_file(layout.version, json.dumps({"format": FORMAT, "created_by": f"aimlite {__version__}"}).encode() + b"\n")
+
+
+def write_file(path: Path, data: bytes, durable: bool = True) -> None:
+    """Replaces `path` by a file holding `data`, whole or not at all; durable: with fsync of the file and its directory."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,59 @@
+"""OS file locks: who holds a journal, and the lease on merging.
+
+A journal is locked exclusively by its writer alone. Everybody else probes with a shared, non-blocking lock: two exclusive probes at once would take each
+other for a writer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def is_held(fd: int) -> bool:
+    """Whether another open file holds the lock of the file at fd."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
+
+
+def is_path_held(path: Path) -> bool:
+    """Whether the file at a path is held; False when there is none."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return is_held(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def lease(path: Path, wait: bool) -> Iterator[bool]:
+    """Holds the right to merge; yields whether it was got. Without `wait` a few tries are made: a probe may hold the lock for an instant."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        yield _take(fd, wait)
+    finally:
+        os.close(fd)
+
+
+def _take(fd: int, wait: bool) -> bool:
+    if wait:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return True
+    for _ in range(5):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.01)
+    return False

@@ -1,0 +1,355 @@
+"""Moving ended segments into the tree, atomically.
+
+One commit holds points as blocks, summaries, params, properties, indexes, the ids of the segments and the new generation; `generation` is renamed into place
+after it and the journals go last. Killed at any point, the next merge finds either the journals or their ids. Merging twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from aimlite._ext.keys import unpack
+from aimlite.errors import CorruptionError
+from aimlite.storage import generation, keys, params
+from aimlite.storage.layout import Layout
+from aimlite.storage.locks import lease
+from aimlite.storage.points import (
+    BLOCK_POINTS,
+    Points,
+    Summary,
+    concatenate,
+    decode_block,
+    decode_summary,
+    encode_block,
+    resolve,
+    split_blocks,
+    summarize,
+)
+from aimlite.storage.runs import WriterEntry, decode_writer_entry, derive_state, index_properties
+from aimlite.storage.segments import Segment, SegmentRun, SegmentView
+from aimlite.storage.tree import Tree, TreeWriter, tree_generation
+from aimlite.storage.view import load_params
+
+_BATCH_BYTES = 48 << 20
+_STALE_S = 3600.0
+_REWRITE_BLOCKS = 64
+
+Batch = dict[bytes, bytes | None]
+Touching = list[tuple[SegmentView, SegmentRun]]
+
+
+@dataclass
+class MergeReport:
+    """What a merge did. damaged: paths of segments left alone because a part of them is damaged; busy: another process holds the lease."""
+
+    segments: int = 0
+    bytes: int = 0
+    points: int = 0
+    commits: int = 0
+    compacted: bool = False
+    busy: bool = False
+    damaged: list[str] = field(default_factory=list)
+
+
+def merge(layout: Layout, wait: bool) -> MergeReport:
+    """Merges all ended segments, under the lease. Raises CorruptionError (the tree is damaged), OSError (full disk); the journals then stay as they are."""
+    report = MergeReport()
+    with lease(layout.lease, wait) as got:
+        if not got:
+            report.busy = True
+            return report
+        _remove_stale_files(layout)
+        if not layout.list_journals() and not layout.tree.exists():
+            return report
+        tree = TreeWriter(layout.tree)
+        try:
+            generation.write_generation(layout, tree)  # a merger killed after its commit may have left the old one
+            while _merge_batch(layout, tree, report):
+                pass
+            report.compacted = tree.compact()
+            if report.compacted:
+                generation.write_generation(layout, tree)
+        finally:
+            tree.close()
+    return report
+
+
+def _merge_batch(layout: Layout, tree: TreeWriter, report: MergeReport) -> bool:
+    """One commit; returns whether anything was merged."""
+    chosen: list[Segment] = []
+    waiting: list[Segment] = []
+    size = 0
+    for writer, number in layout.list_journals():
+        path = layout.journal(writer, number)
+        if is_merged(tree, writer, number):
+            path.unlink()
+            continue
+        segment = Segment(path, writer, number)
+        if segment.held or size >= _BATCH_BYTES:
+            waiting.append(segment)
+            continue
+        segment.demand_points()
+        if segment.damage:
+            waiting.append(segment)
+            if str(path) not in report.damaged:
+                report.damaged.append(str(path))
+            continue
+        chosen.append(segment)
+        size += segment.end
+    if not chosen:
+        return False
+    batch = BatchBuilder(tree, waiting)
+    for run_hash in dict.fromkeys(run_hash for segment in chosen for run_hash in segment.runs):
+        batch.add_run(run_hash, [(SegmentView(s, s.end, False), s.runs[run_hash]) for s in chosen if run_hash in s.runs])
+    batch.add_merged(chosen)
+    tree.commit(batch.writes)
+    generation.write_generation(layout, tree)
+    for segment in chosen:
+        segment.path.unlink()
+    report.segments += len(chosen)
+    report.bytes += size
+    report.points += batch.points
+    report.commits += 1
+    return True
+
+
+def is_merged(tree: Tree, writer: int, segment: int) -> bool:
+    """Whether the tree holds what a segment held."""
+    data = tree.get(keys.merged(writer))
+    if data is None:
+        return False
+    below, others = msgpack.unpackb(data)
+    return segment < below or segment in others
+
+
+def _remove_stale_files(layout: Layout) -> None:
+    """Journals that a process was killed while making; young ones may be somebody's who is about to rename them."""
+    with os.scandir(layout.journals) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - entry.stat().st_mtime > _STALE_S:
+                        os.unlink(entry.path)
+
+
+class BatchBuilder:
+    """Collects what one commit writes. waiting: the segments that stay unmerged, for which covers are kept."""
+
+    def __init__(self, tree: Tree, waiting: list[Segment]) -> None:
+        self.writes: Batch = {}
+        self.points = 0
+        self._tree = tree
+        self._waiting = waiting
+        self._new_runs = 0
+
+    def add_merged(self, segments: Iterable[Segment]) -> None:
+        """Records the ids, the count of runs and the next generation."""
+        for segment in segments:
+            key = keys.merged(segment.writer)
+            data = self.writes.get(key) or self._tree.get(key)
+            below, others = (0, []) if data is None else msgpack.unpackb(data)
+            numbers = {*others, segment.number}
+            while below in numbers:
+                numbers.remove(below)
+                below += 1
+            self.writes[key] = msgpack.packb([below, sorted(numbers)])
+        if self._new_runs:
+            count = self._tree.get(keys.run_count())
+            self.writes[keys.run_count()] = msgpack.packb((0 if count is None else msgpack.unpackb(count)) + self._new_runs)
+        self.writes[keys.generation()] = msgpack.packb(tree_generation(self._tree) + 1)
+
+    def add_run(self, run_hash: str, touching: Touching) -> None:
+        """All that the chosen segments say of a run."""
+        known = self._tree.get(keys.run(run_hash))
+        self._new_runs += known is None
+        self._add_state(run_hash, touching, None if known is None else msgpack.unpackb(known))
+        self._add_params(run_hash, touching, known is not None)
+        sequences: dict[bytes, list[Points]] = {}
+        named: dict[bytes, tuple[str, dict[str, Any]]] = {}
+        for segment, run in touching:
+            for packed, record in segment.sequences(run).items():
+                named[packed] = (record.name, record.context)
+                sequences.setdefault(packed, []).append(segment.points(run, packed))
+        for packed, parts in sequences.items():
+            self.add_points(run_hash, *named[packed], resolve(concatenate(parts)), known is not None)
+
+    def _add_state(self, run_hash: str, touching: Touching, known: dict[str, int] | None) -> None:
+        entries: dict[int, WriterEntry] = {}
+        properties: dict[str, tuple[params.Stamp, Any]] = {}
+        old_index: dict[str, Any] = {}
+        created = newest = 0
+        if known is not None:
+            created, newest = known["created"], known["order"]
+            entries = {unpack(key, 1)[1]: decode_writer_entry(data) for key, data in self._tree.scan(keys.writers_of_run(run_hash))}
+            for key, data in self._tree.scan(keys.properties_of_run(run_hash)):
+                order, writer, value = params.unpackb(data)
+                properties[unpack(key, 1)[1]] = ((order, writer), value)
+            old_index = index_properties(_values(properties), derive_state(created, newest, entries.values()))
+        for segment, run in touching:
+            later = segment.writer_entry(run)
+            earlier = entries.get(segment.segment.writer)
+            entry = later if earlier is None else earlier.followed_by(later)
+            entries[segment.segment.writer] = entry
+            self.writes[keys.writer_of_run(run_hash, segment.segment.writer)] = entry.encode()
+            created = min(created or entry.opened, entry.opened)
+            newest = max(newest, entry.last)
+        writes = [write for segment, run in touching for write in segment.property_writes(run)]
+        for stamp, _, name, value in sorted(writes, key=lambda write: write[:2]):
+            if name not in properties or properties[name][0] <= stamp:
+                properties[name] = (stamp, value)
+                self.writes[keys.property_of_run(run_hash, name)] = params.packb([*stamp, value])
+        self.writes[keys.run(run_hash)] = msgpack.packb({"created": created, "order": newest})
+        new_index = index_properties(_values(properties), derive_state(created, newest, entries.values()))
+        self._move_index(run_hash, old_index, new_index)
+
+    def index_run(self, run_hash: str, created: int, order: int, entries: list[WriterEntry]) -> None:
+        """Index entries of all that the tree holds of a run's properties and params."""
+        properties = {unpack(key, 1)[1]: params.unpackb(data)[2] for key, data in self._tree.scan(keys.properties_of_run(run_hash))}
+        self._move_index(run_hash, {}, index_properties(properties, derive_state(created, order, entries)))
+        for key, data in self._tree.scan(keys.params_under(run_hash, ())):
+            self._index_param(unpack(key, 1)[1:], params.unpackb(data)[2], run_hash, b"")
+
+    def _move_index(self, run_hash: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+        for values, entry in ((old, None), (new, b"")):
+            for name, value in values.items():
+                with contextlib.suppress(LookupError):
+                    indexed = value if name == "created" else keys.index_value(value)
+                    self.writes[keys.property_index(name, indexed, run_hash)] = entry
+
+    def _add_params(self, run_hash: str, touching: Touching, known: bool) -> None:
+        operations = [operation for segment, run in touching for operation in segment.param_operations(run)]
+        if not operations:
+            return
+        held = params.ParamTree()
+        if known:
+            tops = {tuple(path[:1]) for _, _, _, (path, *_) in operations}
+            for top in [()] if () in tops else sorted(tops, key=str):
+                load_params(self._tree, run_hash, top, held)
+        old_leaves, old_covers = held.leaves(), held.covers()
+        for stamp, _, kind, (path, *leaves) in sorted(operations, key=lambda operation: operation[:2]):
+            held.apply(stamp, kind, tuple(path), leaves[0] if leaves else ())
+        floor = min((s.start_order for s in self._waiting if run_hash in s.runs or s.orphans), default=None)
+        leaves, covers = held.leaves(), {path: stamp for path, stamp in held.covers().items() if floor is not None and stamp[0] >= floor}
+        for path, (_, value) in old_leaves.items():
+            if leaves.get(path) != old_leaves[path]:
+                self.writes[keys.param(run_hash, path)] = None
+                self._index_param(path, value, run_hash, None)
+        for path, (stamp, value) in leaves.items():
+            if old_leaves.get(path) != (stamp, value):
+                self.writes[keys.param(run_hash, path)] = params.packb([*stamp, value])
+                self._index_param(path, value, run_hash, b"")
+        for path in old_covers.keys() - covers.keys():
+            self.writes[keys.cover(run_hash, path)] = None
+        for path, stamp in covers.items():
+            if old_covers.get(path) != stamp:
+                self.writes[keys.cover(run_hash, path)] = params.packb([*stamp])
+
+    def _index_param(self, path: keys.Path, value: Any, run_hash: str, entry: bytes | None) -> None:
+        with contextlib.suppress(LookupError):
+            self.writes[keys.param_index(path, keys.index_value(value), run_hash)] = entry
+
+    # -- points ----
+
+    def add_points(self, run_hash: str, name: str, context: dict[str, Any], fresh: Points, known: bool) -> None:
+        """Puts resolved points of one sequence among its blocks."""
+        self.points += len(fresh)
+        sequence = (run_hash, name, context)
+        data = self._tree.get(keys.sequence(name, context, run_hash)) if known else None
+        if data is None:
+            summary = _combined(self._put_blocks(sequence, split_blocks(fresh)))
+            self.writes[keys.of_run(run_hash, name, context)] = b""
+        else:
+            old = decode_summary(data)
+            if int(fresh["step"][0]) > old.last_step:
+                summary = self._append(sequence, old, fresh)
+            else:
+                summary = self._insert(sequence, old, fresh)
+        self.writes[keys.sequence(name, context, run_hash)] = summary.encode()
+
+    def _append(self, sequence: tuple[Any, ...], old: Summary, fresh: Points) -> Summary:
+        """Points after all others. Small blocks at the end are rewritten with them, once they are not much larger than what comes: so a slow run's many small pieces
+        are each rewritten a logarithmic number of times."""
+        parts, size, removed = [fresh], len(fresh), 0
+        for key, data in self._tree.scan(keys.blocks(keys.HEAD, *sequence), reverse=True):
+            head = decode_summary(data)
+            if head.count >= BLOCK_POINTS or head.count > 2 * size:
+                break
+            parts.append(self._take_block(sequence, keys.first_step(key), old.flags))
+            size += head.count
+            removed += 1
+        blocks = self._put_blocks(sequence, split_blocks(concatenate(parts[::-1])))
+        return replace(old.followed_by(summarize(fresh)), blocks=old.blocks - removed + len(blocks))
+
+    def _insert(self, sequence: tuple[Any, ...], old: Summary, fresh: Points) -> Summary:
+        """Points among others: the blocks they fall into are rewritten."""
+        heads = {keys.first_step(key): decode_summary(data) for key, data in self._tree.scan(keys.blocks(keys.HEAD, *sequence))}
+        starts = np.fromiter(heads, "<i8", len(heads))
+        target = np.clip(np.searchsorted(starts, fresh["step"], "right") - 1, 0, None)
+        touched = np.unique(target)
+        groups = np.split(touched, np.flatnonzero(np.diff(touched) > 1) + 1)
+        for group in groups:
+            for piece in np.split(group, range(_REWRITE_BLOCKS, len(group), _REWRITE_BLOCKS)):
+                parts = [fresh.take((target >= piece[0]) & (target <= piece[-1]))]
+                for block in piece:
+                    step = int(starts[block])
+                    parts.append(self._take_block(sequence, step, old.flags))
+                    del heads[step]
+                heads.update({head.first_step: head for head in self._put_blocks(sequence, _even_blocks(resolve(concatenate(parts))))})
+        return _combined([heads[step] for step in sorted(heads)])
+
+    def _take_block(self, sequence: tuple[Any, ...], first_step: int, flags: int) -> Points:
+        """A block's points; it is deleted, unless another is put at the same step."""
+        found = []
+        for space in (keys.VALUES, keys.TIMES):
+            key = keys.block(space, *sequence, first_step)
+            data = self._tree.get(key)
+            if data is None:
+                raise CorruptionError(f"a block of {sequence[1]!r} of run {sequence[0]} is missing: its head is there")
+            found.append(data)
+            self.writes[key] = None
+        self.writes[keys.block(keys.HEAD, *sequence, first_step)] = None
+        return decode_block(found[0], found[1], flags)
+
+    def _put_blocks(self, sequence: tuple[Any, ...], blocks: list[Points]) -> list[Summary]:
+        heads = []
+        for block in blocks:
+            head = summarize(block)
+            values, times = encode_block(block)
+            self.writes[keys.block(keys.HEAD, *sequence, head.first_step)] = head.encode()
+            self.writes[keys.block(keys.VALUES, *sequence, head.first_step)] = values
+            self.writes[keys.block(keys.TIMES, *sequence, head.first_step)] = times
+            heads.append(head)
+        return heads
+
+
+def _even_blocks(points: Points) -> list[Points]:
+    """Blocks of about equal size, so that insertions do not leave slivers."""
+    pieces = -(-len(points) // BLOCK_POINTS)
+    blocks, start, step = [], 0, points["step"]
+    for piece in range(1, pieces + 1):
+        end = len(points) * piece // pieces
+        while start < end < len(points) and step[end] == step[end - 1]:
+            end += 1
+        if end > start:
+            blocks.append(points.take(slice(start, end)))
+            start = end
+    return blocks
+
+
+def _combined(heads: list[Summary]) -> Summary:
+    summary = heads[0]
+    for head in heads[1:]:
+        summary = summary.followed_by(head)
+    return summary
+
+
+def _values(properties: dict[str, tuple[params.Stamp, Any]]) -> dict[str, Any]:
+    return {name: value for name, (_, value) in properties.items()}

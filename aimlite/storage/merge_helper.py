@@ -1,0 +1,50 @@
+"""The merge helper: `python -m aimlite.storage.merge_helper <.aimlite> (merge | repair) [--wait]`. Prints a JSON report as its last line.
+
+A process of its own, because only here RocksDB is opened read-write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from aimlite.errors import AimliteError, CorruptionError
+from aimlite.storage.helper import SEGMENTS_DUE
+from aimlite.storage.layout import Layout
+from aimlite.storage.merge import merge
+from aimlite.storage.repair import repair
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m aimlite.storage.merge_helper", description="Moves ended journals into the tree.")
+    parser.add_argument("base", type=Path, help="the .aimlite directory")
+    parser.add_argument("task", choices=["merge", "repair"])
+    parser.add_argument("--wait", action="store_true", help="wait for the lease instead of leaving it to its holder")
+    options = parser.parse_args(arguments)
+    try:
+        answer: dict[str, Any] = {"result": _perform(Layout(options.base), options.task, options.wait)}
+    except CorruptionError as error:
+        answer = {"error": {"kind": "CorruptionError", "message": error.message, "path": error.path, "offset": error.offset}}
+    except OSError as error:
+        answer = {"error": {"kind": "OSError", "errno": error.errno, "message": str(error.strerror or error)}}
+    except AimliteError as error:
+        answer = {"error": {"kind": "AimliteError", "message": str(error)}}
+    print(json.dumps(answer))
+    return "error" in answer
+
+
+def _perform(layout: Layout, task: str, wait: bool) -> Any:
+    if task == "repair":
+        return repair(layout)
+    report = merge(layout, wait)
+    if not wait and len(layout.list_journals()) > SEGMENTS_DUE:  # some may have ended while the last commit was under way
+        merge(layout, wait)
+    return dataclasses.asdict(report)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,290 @@
+"""Mending a damaged repo: every intact record and block is kept, damaged files are set aside, what is derived is built anew.
+
+Runs in the merge helper, under the lease. Nothing is changed in place: the mended file or tree is made beside the damaged one and takes its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from aimlite._ext import journal as ext
+from aimlite._ext.blocks import decode_values, encode_times
+from aimlite._ext.keys import unpack
+from aimlite.errors import CorruptionError
+from aimlite.storage import generation, keys, params
+from aimlite.storage.blobs import blob_digest, get_blob, list_blobs
+from aimlite.storage.check import check_files, check_tree
+from aimlite.storage.layout import Layout, write_file
+from aimlite.storage.locks import is_path_held, lease
+from aimlite.storage.merge import BatchBuilder
+from aimlite.storage.points import Points, concatenate, decode_block, resolve
+from aimlite.storage.runs import WriterEntry, decode_writer_entry
+from aimlite.storage.segments import Segment
+from aimlite.storage.tree import EmptyTree, Tree, TreeReader, TreeWriter, rebuild_manifest, tree_generation
+
+_COMMIT_BYTES = 32 << 20
+
+
+def repair(layout: Layout) -> list[str]:
+    """What was done, a line each; nothing for a sound repo. Raises OSError, CorruptionError when the tree is beyond RocksDB's own repair."""
+    with lease(layout.lease, wait=True):
+        done = [line for name in layout.list_journals() for line in _repair_journal(layout, *name)]
+        done += _repair_blobs(layout)
+        if check_files(layout) or layout.tree.exists() and check_tree(layout, full=True):
+            done += _rebuild_tree(layout)
+    return done
+
+
+def _set_aside(layout: Layout, path: Path) -> Path:
+    layout.damaged.mkdir(exist_ok=True)
+    target = layout.damaged / f"{path.name}-{time.time_ns()}"
+    os.rename(path, target)
+    return target
+
+
+def _repair_journal(layout: Layout, writer: int, number: int) -> Iterator[str]:
+    path = layout.journal(writer, number)
+    segment = Segment(path, writer, number)
+    segment.demand_points()
+    if not segment.damage:
+        return
+    if is_path_held(path):
+        yield f"{path.name}: damaged, but its writer is alive; repair again when it has ended"
+        return
+    mended = ext.salvage(path.read_bytes(), writer, number)
+    lost = sum(length for _, length, _ in segment.damage)
+    layout.damaged.mkdir(exist_ok=True)
+    aside = layout.damaged / f"{path.name}-{time.time_ns()}"
+    os.link(path, aside)
+    write_file(path, mended)
+    yield f"{path.name}: {lost} damaged bytes left out, the rest kept; the damaged file is {aside}"
+
+
+def _repair_blobs(layout: Layout) -> Iterator[str]:
+    for path in list(list_blobs(layout.blobs)):
+        try:
+            get_blob(layout.blobs, blob_digest(path))
+        except (CorruptionError, ValueError):
+            yield f"blob {path.name}: cannot be rebuilt, set aside as {_set_aside(layout, path)}"
+
+
+# -- the tree ----------------------------------------------------------------------------------------------------------------
+
+
+def _rebuild_tree(layout: Layout) -> Iterator[str]:
+    """A new tree from every entry that can be read of the old one."""
+    scratch = layout.base / "tree.salvage"
+    new = layout.base / "tree.mended"
+    for path in (scratch, new):
+        shutil.rmtree(path, ignore_errors=True)
+    source, notes = _open_salvage(layout, scratch)
+    yield from notes
+    rebuilt = TreeWriter(new)
+    try:
+        losses = _Rebuild(source, rebuilt).run()
+        wanted = 0
+        with contextlib.suppress(CorruptionError, FileNotFoundError):
+            wanted = generation.read_generation(layout)[0]
+        reached = max(wanted, tree_generation(source) if not losses else wanted) + 1
+        rebuilt.commit({keys.generation(): msgpack.packb(reached)})
+        names = rebuilt.files()
+    finally:
+        rebuilt.close()
+        if isinstance(source, TreeReader):
+            source.close()
+    if layout.tree.exists():
+        yield f"tree: rebuilt from what could be read, the damaged one is {_set_aside(layout, layout.tree)}"
+    os.rename(new, layout.tree)
+    files = {name: generation.file_checksum(layout.tree / name) for name in names}
+    write_file(layout.generation, generation.encode_generation(reached, files))
+    shutil.rmtree(scratch, ignore_errors=True)
+    yield from losses
+
+
+def _open_salvage(layout: Layout, scratch: Path) -> tuple[Tree, list[str]]:
+    """The damaged tree as far as it opens: a copy (hard links) of its files with a MANIFEST of RocksDB's own repair."""
+    notes: list[str] = []
+    files = sorted(layout.tree.glob("*.sst"))
+    with contextlib.suppress(CorruptionError, FileNotFoundError):
+        live = generation.read_generation(layout)[1]
+        notes = [f"tree: {name} is missing" for name in live if not (layout.tree / name).exists()]
+        files = [path for path in files if path.name in live] or files
+    if not files:
+        return EmptyTree(), notes
+    scratch.mkdir()
+    for path in files:
+        os.link(path, scratch / path.name)
+    rebuild_manifest(scratch)
+    return TreeReader(scratch), notes
+
+
+def readable_entries(tree: Tree, space: bytes) -> Iterator[tuple[bytes, bytes] | None]:
+    """The entries of a space that can be read; None where some were skipped."""
+    begin, end = keys.prefix_range(space)
+    while True:
+        last = begin
+        try:
+            for key, value in tree.scan((begin, end)):
+                last = key + b"\0"
+                yield key, value
+            return
+        except CorruptionError:
+            yield None
+        following = _next_readable(tree, last, end)
+        if following is None:
+            return
+        begin = following
+
+
+def _next_readable(tree: Tree, begin: bytes, end: bytes | None) -> bytes | None:
+    """The least key from which a scan begins without error. Keys are taken as fractions: doubled distances first, then halved ones, so a bad block costs
+    some hundred probes."""
+    size = len(begin) + 8
+    low = int.from_bytes(begin.ljust(size, b"\0"), "big")
+    top = int.from_bytes((end or b"\xff" * size).ljust(size, b"\0")[:size], "big")
+    distance = 1
+    while low + distance < top and not _begins(tree, (low + distance).to_bytes(size, "big"), end):
+        distance *= 2
+    if low + distance >= top and not _begins(tree, top.to_bytes(size, "big"), end):
+        return None
+    bad, good = low + distance // 2, min(low + distance, top)
+    while good - bad > 1:
+        middle = (good + bad) // 2
+        if _begins(tree, middle.to_bytes(size, "big"), end):
+            good = middle
+        else:
+            bad = middle
+    return good.to_bytes(size, "big")
+
+
+def _begins(tree: Tree, begin: bytes, end: bytes | None) -> bool:
+    try:
+        next(tree.scan((begin, end)), None)
+    except CorruptionError:
+        return False
+    return True
+
+
+class _Rebuild:
+    """Copies what is primary, derives the rest."""
+
+    def __init__(self, source: Tree, target: TreeWriter) -> None:
+        self._source = source
+        self._target = target
+        self._losses: list[str] = []
+        self._writes: dict[bytes, bytes | None] = {}
+        self._size = 0
+
+    def run(self) -> list[str]:
+        for space in (keys.META, keys.RUN, keys.WRITER, keys.PROPERTY, keys.PARAM, keys.COVER):
+            for key, value in self._entries(space):
+                self._put(key, value)
+        self._commit()
+        runs = self._complete_runs()
+        self._rebuild_blocks(runs)
+        self._put(keys.run_count(), msgpack.packb(len(runs)))
+        self._commit()
+        return self._losses
+
+    def _entries(self, space: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for entry in readable_entries(self._source, space):
+            if entry is None:
+                self._losses.append(f"tree: some entries of space {space.hex()} could not be read and are lost")
+            else:
+                yield entry
+
+    def _put(self, key: bytes, value: bytes) -> None:
+        self._writes[key] = value
+        self._size += len(key) + len(value)
+        if self._size >= _COMMIT_BYTES:
+            self._commit()
+
+    def _commit(self) -> None:
+        self._target.commit(self._writes)
+        self._writes, self._size = {}, 0
+
+    def _complete_runs(self) -> set[str]:
+        """Gives every run that something is left of its run and writer entries, and the indexes."""
+        runs: set[str] = set()
+        for space in (keys.RUN, keys.WRITER, keys.PROPERTY, keys.PARAM, keys.OF_RUN, keys.VALUES):
+            tree = self._source if space in (keys.OF_RUN, keys.VALUES) else self._target
+            for entry in readable_entries(tree, space):
+                if entry is not None:
+                    runs.add(unpack(entry[0], 1)[0])
+        for run_hash in sorted(runs):
+            self._complete_run(run_hash)
+        self._commit()
+        return runs
+
+    def _complete_run(self, run_hash: str) -> None:
+        entries = [decode_writer_entry(data) for _, data in self._target.scan(keys.writers_of_run(run_hash))]
+        data = self._target.get(keys.run(run_hash))
+        held = {"created": 0, "order": 0} if data is None else msgpack.unpackb(data)
+        if not entries:
+            entries = [WriterEntry(held["created"], held["order"], held["order"])]
+            self._put(keys.writer_of_run(run_hash, 0), entries[0].encode())
+        created = held["created"] or min(entry.opened for entry in entries)
+        order = max(held["order"], *(entry.last for entry in entries))
+        self._put(keys.run(run_hash), msgpack.packb({"created": created, "order": order}))
+        builder = BatchBuilder(self._target, [])
+        builder.index_run(run_hash, created, order, entries)
+        for key, value in builder.writes.items():
+            self._put(key, value or b"")
+
+    def _rebuild_blocks(self, runs: set[str]) -> None:
+        times = {unpacked: data for key, data in self._entries(keys.TIMES) if (unpacked := key[1:])}
+        sequence: tuple[Any, ...] | None = None
+        parts: list[Points] = []
+        for key, values in self._entries(keys.VALUES):
+            run_hash, name, context, _ = unpack(key, 1)
+            if sequence != (run_hash, name, context):
+                self._put_sequence(sequence, parts)
+                sequence, parts = (run_hash, name, context), []
+            time_columns = times.pop(key[1:], None)
+            try:
+                parts.append(decode_block(values, time_columns or _unknown_times(values), 2))
+            except CorruptionError as error:
+                self._losses.append(f"tree: a block of {name!r} of run {run_hash} is lost: {error.message}")
+                continue
+            if time_columns is None:
+                self._losses.append(f"tree: times and epochs of {len(parts[-1])} points of {name!r} of run {run_hash} are lost")
+        self._put_sequence(sequence, parts)
+        if times:
+            self._losses.append(f"tree: the values of {len(times)} blocks are lost")
+
+    def _put_sequence(self, sequence: tuple[Any, ...] | None, parts: list[Points]) -> None:
+        if sequence is None or not parts:
+            return
+        run_hash, name, context = sequence
+        points = concatenate(parts)
+        old = self._source_flags(sequence)
+        points.flags = old or points.flags
+        builder = BatchBuilder(EmptyTree(), [])
+        builder.add_points(run_hash, name, context, resolve(points), known=False)
+        for key, value in builder.writes.items():
+            self._put(key, value or b"")
+
+    def _source_flags(self, sequence: tuple[Any, ...]) -> int:
+        from aimlite.storage.points import FLOATS, INTS, decode_summary
+
+        run_hash, name, context = sequence
+        try:
+            data = self._source.get(keys.sequence(name, context, run_hash))
+            return 0 if data is None else decode_summary(data).flags & (INTS | FLOATS)
+        except CorruptionError:
+            return 0
+
+
+def _unknown_times(values: bytes) -> bytes:
+    """Time columns for points of which only steps and values are left: time and order 0, every step given."""
+    n = decode_values(values)[0]
+    return encode_times(np.zeros(n, "<i8"), np.zeros(n, "<u8"), np.zeros(n, "<u8"), np.ones(n, "u1"), np.full(n, np.nan))

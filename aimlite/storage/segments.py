@@ -1,0 +1,322 @@
+"""One journal as a reader sees it: records taken in as they come, sorted by run.
+
+A segment that its writer holds grows; each refresh reads only the new bytes. One that nobody holds, or that ended with ROTATED, is complete. Of a rotated
+segment with a footer, points are read only when somebody asks for them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aimlite._ext import journal as ext
+from aimlite._ext.keys import unpack
+from aimlite.errors import CorruptionError
+from aimlite.storage import params
+from aimlite.storage.locks import is_held
+from aimlite.storage.points import Points, concatenate, empty_points, journal_points
+from aimlite.storage.runs import STATUS_WORDS, WriterEntry
+
+Damage = tuple[int, int, str]
+_INHERITED = 2
+_PROBE_BYTES = 4096
+_MAX_KEPT = 32  # descriptors kept for segments whose points are not read yet: a merge may unlink the file while a view still needs it
+_kept = 0
+
+
+@dataclass
+class SequenceRecord:
+    offset: int
+    number: int
+    name: str
+    context: dict[str, Any]
+    packed: bytes
+
+
+@dataclass
+class SegmentRun:
+    """What a segment says of one run, each item with the offset of its record."""
+
+    offset: int
+    opens: list[tuple[int, int, int, bool]] = field(default_factory=list)  # offset, order, run number, inherited
+    ends: list[tuple[int, int, int, str, int]] = field(default_factory=list)  # offset, order, run number, status, time
+    params: list[tuple[int, int, bytes]] = field(default_factory=list)  # offset, order, payload
+    properties: list[tuple[int, int, bytes]] = field(default_factory=list)
+    sequences: list[SequenceRecord] = field(default_factory=list)
+    by_key: dict[bytes, list[SequenceRecord]] = field(default_factory=dict)
+
+
+class Segment:
+    """A journal file. Raises FileNotFoundError when it is gone."""
+
+    def __init__(self, path: Path, writer: int, number: int) -> None:
+        self.path = path
+        self.writer = writer
+        self.number = number
+        self.held = True
+        self.complete = False  # nothing will be added any more
+        self.runs: dict[str, SegmentRun] = {}
+        self.size = 0
+        self.orphans = False  # something names a run whose OPEN was lost
+        self._run_of_number: dict[int, SegmentRun] = {}
+        self._absorbed = 0
+        self._points: ext.JournalReader | None = None
+        self._fd = -1
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._inode = os.fstat(fd).st_ino
+            self._header = os.pread(fd, ext.FILE_HEADER_SIZE, 0)
+            self._reader = ext.JournalReader(self._header, writer, number)
+            if self._reader.damage or not self._read_footer(fd):
+                self._points = self._reader
+                self._take_in(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._keep(fd)
+
+    def __del__(self) -> None:
+        self._let_go()
+
+    def _keep(self, fd: int) -> None:
+        global _kept
+        if self._points is None and _kept < _MAX_KEPT:
+            self._fd = fd
+            _kept += 1
+            return
+        try:
+            if self._points is None:
+                self._read_points(fd)
+        finally:
+            os.close(fd)
+
+    def _let_go(self) -> None:
+        global _kept
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            _kept -= 1
+
+    @property
+    def damage(self) -> list[Damage]:
+        reader = self._points or self._reader
+        return list(reader.damage)
+
+    @property
+    def torn(self) -> int:
+        return self._reader.torn
+
+    @property
+    def end(self) -> int:
+        """Up to where the file is taken in."""
+        return self.size if self._points is None else self._reader.offset
+
+    @property
+    def start_order(self) -> int:
+        """The order at which the segment began; 0 when its header is damaged."""
+        return self._reader.order
+
+    @property
+    def rotated(self) -> bool:
+        return self._reader.ended
+
+    def is_replaced(self) -> bool:
+        """Whether a repair put another file in the place of a damaged one."""
+        return bool(self.damage) and os.stat(self.path).st_ino != self._inode
+
+    def refresh(self) -> None:
+        """Takes in what was added since."""
+        if self.complete:
+            return
+        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._take_in(fd)
+        finally:
+            os.close(fd)
+
+    def demand_points(self) -> None:
+        """Reads the points of a segment of which only the footer was read."""
+        if self._points is None:
+            self._read_points(self._fd)
+            self._let_go()
+
+    def _read_points(self, fd: int) -> None:
+        reader = ext.JournalReader(self._header, self.writer, self.number)
+        reader.feed(_read_from(fd, ext.FILE_HEADER_SIZE), True)
+        self._points = reader
+
+    def points(self, record: SequenceRecord, limit: int) -> Points:
+        self.demand_points()
+        assert self._points is not None
+        if not self._points.count(record.number, limit):
+            return empty_points()
+        return journal_points(self._points.columns(record.number, limit), self.writer)
+
+    def count(self, record: SequenceRecord, limit: int) -> int:
+        """How many points of the sequence lie before offset `limit`; from the footer where that is all that was read."""
+        if self._points is None:
+            return self._counts[record.number]
+        return self._points.count(record.number, limit)
+
+    def last_order(self, run: SegmentRun, limit: int) -> int:
+        """The newest order of what the segment holds of a run before `limit`."""
+        newest = 0
+        for offset, order, *_ in (*run.opens, *run.ends, *run.params, *run.properties):
+            if offset < limit:
+                newest = max(newest, order)
+        if self._points is not None:
+            for record in run.sequences:
+                newest = max(newest, self._points.last_order(record.number, limit))
+        return newest
+
+    def _read_footer(self, fd: int) -> bool:
+        self.size = os.fstat(fd).st_size
+        tail = os.pread(fd, _PROBE_BYTES, max(ext.FILE_HEADER_SIZE, self.size - _PROBE_BYTES))
+        length = ext.footer_length(tail)
+        if not length or length > self.size - ext.FILE_HEADER_SIZE:
+            return False
+        if length > len(tail):
+            tail = os.pread(fd, length, self.size - length)
+        footer = ext.decode_footer(tail, self._header)
+        if footer is None:
+            return False
+        offsets, self._counts = footer
+        try:
+            for offset in offsets:
+                head = os.pread(fd, _PROBE_BYTES, offset)
+                if len(head) >= 12 and (whole := ext.record_length(head)) > len(head):
+                    head = os.pread(fd, whole, offset)
+                kind, order, payload = ext.decode_record(head, self.writer, self.number)
+                self._take_record(kind, offset, order, payload)
+        except CorruptionError:
+            self.runs.clear()
+            self._run_of_number.clear()
+            return False  # read the whole, which finds out what is wrong where
+        self.held, self.complete = False, True
+        return True
+
+    def _take_in(self, fd: int) -> None:
+        # Probed before reading: a writer that lets go between the two leaves more to read at the next refresh, never less.
+        self.held = is_held(fd)
+        start = self._reader.offset
+        data = _read_from(fd, start)
+        self.size = start + len(data)
+        self._reader.feed(data, not self.held)
+        meta = self._reader.meta
+        for kind, offset, order, payload in meta[self._absorbed :]:
+            self._take_record(kind, offset, order, payload)
+        self._absorbed = len(meta)
+        self.complete = not self.held
+
+    def _take_record(self, kind: int, offset: int, order: int, payload: bytes) -> None:
+        number = int.from_bytes(payload[:4], "little")
+        if kind == ext.OPEN:
+            run = self.runs.setdefault(payload[5:].decode(), SegmentRun(offset))
+            run.opens.append((offset, order, number, bool(payload[4] & _INHERITED)))
+            self._run_of_number[number] = run
+        elif kind == ext.SEQUENCE:
+            found = self._run_of_number.get(int.from_bytes(payload[4:8], "little"))
+            if found is None:
+                self.orphans = True
+            else:
+                packed = payload[9:]
+                name, context = unpack(packed)
+                record = SequenceRecord(offset, number, name, context, packed)
+                found.sequences.append(record)
+                found.by_key.setdefault(packed, []).append(record)
+        elif kind != ext.ROTATED:
+            found = self._run_of_number.get(number)
+            if found is None:
+                self.orphans = True
+                return
+            if kind == ext.PARAMS:
+                found.params.append((offset, order, payload[4:]))
+            elif kind == ext.PROPERTY:
+                found.properties.append((offset, order, payload[4:]))
+            elif kind == ext.END:
+                status = STATUS_WORDS.get(payload[4], "failed")
+                found.ends.append((offset, order, number, status, int.from_bytes(payload[5:13], "little", signed=True)))
+
+
+@dataclass(frozen=True)
+class SegmentView:
+    """A segment up to an offset, as one view sees it."""
+
+    segment: Segment
+    limit: int
+    held: bool
+
+    def run(self, run_hash: str) -> SegmentRun | None:
+        run = self.segment.runs.get(run_hash)
+        return run if run is not None and run.offset < self.limit else None
+
+    def run_hashes(self) -> list[str]:
+        return [run_hash for run_hash, run in self.segment.runs.items() if run.offset < self.limit]
+
+    def demand_intact(self) -> None:
+        """Raises CorruptionError when a part of the segment is damaged."""
+        for offset, _, reason in self.segment.damage:
+            if offset < self.limit:
+                raise CorruptionError(f"{reason}; what is intact can be kept with repair()", self.segment.path, offset)
+
+    def sequences(self, run: SegmentRun) -> dict[bytes, SequenceRecord]:
+        """packed (name, context) → a record of it, of the sequences that have points."""
+        return {
+            record.packed: record for record in run.sequences if record.offset < self.limit and self.segment.count(record, self.limit)
+        }
+
+    def points(self, run: SegmentRun, packed: bytes) -> Points:
+        parts = [self.segment.points(record, self.limit) for record in run.by_key.get(packed, ()) if record.offset < self.limit]
+        self.demand_intact()  # after reading: only then is the damage of a rotated segment known
+        return concatenate(parts)
+
+    def writer_entry(self, run: SegmentRun) -> WriterEntry:
+        """What this segment says of its writer and the run."""
+        opens = [entry for entry in run.opens if entry[0] < self.limit]
+        ends = [entry for entry in run.ends if entry[0] < self.limit]
+        open_numbers: set[int] = set()
+        for offset, _, number, *rest in sorted([*opens, *ends]):
+            if len(rest) == 1:
+                open_numbers.add(number)
+            else:
+                open_numbers.discard(number)
+        last = self.segment.last_order(run, self.limit)
+        ended = bool(ends) and not open_numbers
+        return WriterEntry(
+            opened=min(order for _, order, *_ in opens),
+            last=last,
+            last_time=last,
+            status=ends[-1][3] if ended else None,
+            end_time=ends[-1][4] if ended else None,
+            inherited=all(inherited for *_, inherited in opens),
+            live=self.held and bool(open_numbers),
+        )
+
+    def param_operations(self, run: SegmentRun) -> list[tuple[params.Stamp, int, int, Any]]:
+        """(stamp, place, operation, [path, leaves]) in the order written."""
+        return [
+            ((order, self.segment.writer), offset, payload[0], params.unpackb(payload[1:]))
+            for offset, order, payload in run.params
+            if offset < self.limit
+        ]
+
+    def property_writes(self, run: SegmentRun) -> list[tuple[params.Stamp, int, str, Any]]:
+        """(stamp, place, name, value) in the order written."""
+        return [
+            ((order, self.segment.writer), offset, *params.unpackb(payload)) for offset, order, payload in run.properties if offset < self.limit
+        ]
+
+
+def _read_from(fd: int, start: int) -> bytes:
+    size = os.fstat(fd).st_size - start
+    pieces = []
+    while size > 0:
+        piece = os.pread(fd, size, start)
+        if not piece:
+            break
+        pieces.append(piece)
+        start += len(piece)
+        size -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

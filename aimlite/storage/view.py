@@ -1,0 +1,451 @@
+"""What one read sees: the tree at a generation plus the journals not yet merged, each up to an offset. And the Reader that makes views.
+
+A view never changes. While one is in use its tree is not caught up: the reader opens another. Making a view when nothing changed costs a directory listing, a
+stat of `generation` and a look at each live journal.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgpack
+
+from aimlite._ext import blocks as ext
+from aimlite._ext.keys import unpack
+from aimlite.errors import CorruptionError
+from aimlite.storage import keys, params
+from aimlite.storage.blobs import get_blob
+from aimlite.storage.layout import Layout
+from aimlite.storage.points import (
+    REPEATED,
+    Points,
+    Summary,
+    concatenate,
+    decode_block,
+    decode_summary,
+    resolve,
+    summarize,
+)
+from aimlite.storage.runs import RunState, WriterEntry, decode_writer_entry, derive_state
+from aimlite.storage.segments import Segment, SegmentRun, SegmentView
+from aimlite.storage.tree import EmptyTree, Tree, TreeMoved, TreeReader, tree_generation
+
+_TRIES = 100
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SequenceId:
+    """A sequence of a run: name, context, and the two packed as one key tuple."""
+
+    run: str
+    name: str
+    context: dict[str, Any]
+    packed: bytes
+
+    def blocks(self, space: bytes) -> keys.Range:
+        return keys.blocks(space, self.run, self.name, self.context)
+
+
+class View:
+    """The tree at a generation and the journals not yet merged. Every method raises CorruptionError where what it reads is damaged."""
+
+    def __init__(self, layout: Layout, tree: Tree, segments: list[SegmentView]) -> None:
+        self.layout = layout
+        self.tree = tree
+        self.segments = segments
+
+    # -- runs ----
+
+    def has_run(self, run_hash: str) -> bool:
+        """Raises CorruptionError when it is not found but a damaged journal may hold it."""
+        if any(segment.run(run_hash) for segment in self.segments) or self.tree.get(keys.run(run_hash)) is not None:
+            return True
+        for segment in self.segments:
+            if segment.segment.orphans:
+                segment.demand_intact()
+        return False
+
+    def run_count(self) -> int:
+        value = self.tree.get(keys.run_count())
+        merged = 0 if value is None else int(msgpack.unpackb(value))
+        return merged + sum(self.tree.get(keys.run(run_hash)) is None for run_hash in self._unmerged_runs())
+
+    def run_hashes(self) -> Iterator[str]:
+        """The hashes of all runs, newest first (by creation, then hash)."""
+        fresh = []
+        for run_hash, created in self._unmerged_runs().items():
+            merged = self._tree_run(run_hash)
+            if merged is None:
+                fresh.append((created, run_hash))
+        fresh.sort(reverse=True)
+        position = 0
+        for key, _ in self.tree.scan(keys.property_index_of("created"), reverse=True):
+            _, created, run_hash = unpack(key, 1)
+            while position < len(fresh) and fresh[position] > (created, run_hash):
+                yield fresh[position][1]
+                position += 1
+            yield run_hash
+        yield from (run_hash for _, run_hash in fresh[position:])
+
+    def run_state(self, run_hash: str) -> RunState:
+        """Raises KeyError when there is no such run."""
+        merged = self._tree_run(run_hash)
+        touching = self._touching(run_hash)
+        if merged is None and not touching:
+            raise KeyError(run_hash)
+        entries: dict[int, WriterEntry] = {}
+        if merged is not None:
+            for key, value in self.tree.scan(keys.writers_of_run(run_hash)):
+                entries[unpack(key, 1)[1]] = decode_writer_entry(value)
+        for segment, run in touching:
+            later = segment.writer_entry(run)
+            earlier = entries.get(segment.segment.writer)
+            entries[segment.segment.writer] = later if earlier is None else earlier.followed_by(later)
+        created = min((entry.opened for entry in entries.values()), default=0)
+        order = max((entry.last for entry in entries.values()), default=0)
+        if merged is not None:
+            created, order = min(created or merged["created"], merged["created"]), max(order, merged["order"])
+        return derive_state(created, order, entries.values())
+
+    def properties(self, run_hash: str) -> dict[str, Any]:
+        held: dict[str, tuple[params.Stamp, Any]] = {}
+        for key, value in self.tree.scan(keys.properties_of_run(run_hash)):
+            order, writer, content = params.unpackb(value)
+            held[unpack(key, 1)[1]] = ((order, writer), content)
+        writes = [write for segment, run in self._intact(run_hash) for write in segment.property_writes(run)]
+        for stamp, _, name, content in sorted(writes, key=lambda write: write[:2]):
+            if name not in held or held[name][0] <= stamp:
+                held[name] = (stamp, content)
+        return {name: content for name, (_, content) in held.items()}
+
+    def params(self, run_hash: str, path: keys.Path = ()) -> Any:
+        """The value at a path: a leaf or nested dicts. Raises KeyError when nothing is there."""
+        merged = load_params(self.tree, run_hash, path)
+        operations = [operation for segment, run in self._intact(run_hash) for operation in segment.param_operations(run)]
+        for stamp, _, kind, (at, *leaves) in sorted(operations, key=lambda operation: operation[:2]):
+            if at[: len(path)] == list(path)[: len(at)]:
+                merged.apply(stamp, kind, tuple(at), leaves[0] if leaves else ())
+        leaves = ((leaf[len(path) :], value) for leaf, (_, value) in merged.leaves().items() if leaf[: len(path)] == path)
+        return params.nest((leaf, self._content(value)) for leaf, value in leaves)
+
+    def _content(self, value: Any) -> Any:
+        return params.unpackb(get_blob(self.layout.blobs, value.digest)) if isinstance(value, params.Blob) else value
+
+    # -- sequences ----
+
+    def sequences(self, run_hash: str) -> list[SequenceId]:
+        """The sequences of a run that have points, by name and context."""
+        found: dict[bytes, SequenceId] = {}
+        for key, _ in self.tree.scan(keys.sequences_of_run(run_hash)):
+            _, name, context = unpack(key, 1)
+            packed = keys.pack((name, context))
+            found[packed] = SequenceId(run_hash, name, context, packed)
+        for segment, run in self._intact(run_hash):
+            for packed, record in segment.sequences(run).items():
+                found.setdefault(packed, SequenceId(run_hash, record.name, record.context, packed))
+        return [found[packed] for packed in sorted(found)]
+
+    def sequence(self, run_hash: str, name: str, context: dict[str, Any]) -> SequenceId | None:
+        """The sequence if it has points."""
+        sequence = SequenceId(run_hash, name, context, keys.pack((name, context)))
+        if self.tree.get(keys.of_run(run_hash, name, context)) is not None:
+            return sequence
+        held = any(sequence.packed in segment.sequences(run) for segment, run in self._intact(run_hash))
+        return sequence if held else None
+
+    def merged_summary(self, sequence: SequenceId) -> Summary | None:
+        """What the tree says of a sequence."""
+        data = self.tree.get(keys.sequence(sequence.name, sequence.context, sequence.run))
+        return None if data is None else decode_summary(data)
+
+    def summary(self, sequence: SequenceId) -> Summary | None:
+        """The summary of all points of a sequence; None when there are none."""
+        merged, fresh = self.merged_summary(sequence), resolve(self.unmerged_points(sequence))
+        if not len(fresh):
+            return merged
+        if merged is None:
+            return summarize(fresh)
+        if int(fresh["step"][0]) > merged.last_step:
+            return merged.followed_by(summarize(fresh))
+        return summarize(self.points(sequence))
+
+    def unmerged_points(self, sequence: SequenceId) -> Points:
+        """The points in the journals, in no order."""
+        return concatenate([segment.points(run, sequence.packed) for segment, run in self._intact(sequence.run)])
+
+    def points(self, sequence: SequenceId) -> Points:
+        """All points of a sequence, resolved."""
+        summary = self.merged_summary(sequence)
+        merged = []
+        if summary is not None:
+            values = (value for _, value in self.tree.scan(sequence.blocks(keys.VALUES)))
+            times = (value for _, value in self.tree.scan(sequence.blocks(keys.TIMES)))
+            merged = [decode_block(*pair, summary.flags) for pair in zip(values, times, strict=True)]
+            self._demand_count(sequence, summary, sum(len(block) for block in merged))
+        fresh = self.unmerged_points(sequence)
+        if not merged:
+            return resolve(fresh)
+        old = concatenate(merged)
+        if not len(fresh):
+            return old
+        fresh = resolve(fresh)
+        if fresh["step"][0] > old["step"][-1]:
+            return concatenate([old, fresh])
+        return resolve(concatenate([old, self.unmerged_points(sequence)]))
+
+    def steps_and_values(self, sequence: SequenceId) -> tuple[Any, Any]:
+        """(steps int64[n], values float64[n]), without reading times where that can be avoided."""
+        import numpy as np
+
+        summary = self.merged_summary(sequence)
+        fresh = self.unmerged_points(sequence)
+        if summary is None or len(fresh) and int(fresh["step"].min()) <= summary.last_step:
+            whole = self.points(sequence)
+            return whole["step"], whole["value"]
+        fresh = resolve(fresh)
+        steps, values = np.empty(summary.count + len(fresh), "<i8"), np.empty(summary.count + len(fresh), "<f8")
+        into_steps, into_values = steps[: summary.count], values[: summary.count]
+        at = 0
+        for _, data in self.tree.scan(sequence.blocks(keys.VALUES)):
+            at += ext.decode_values_into(data, into_steps, into_values, at)
+        self._demand_count(sequence, summary, at)
+        steps[at:], values[at:] = fresh["step"], fresh["value"]
+        return steps, values
+
+    def heads(self, sequence: SequenceId) -> list[Summary]:
+        """The summaries of the merged blocks, in order."""
+        return [decode_summary(value) for _, value in self.tree.scan(sequence.blocks(keys.HEAD))]
+
+    def block(self, sequence: SequenceId, first_step: int) -> tuple[Any, Any]:
+        """(steps, values) of one merged block."""
+        import numpy as np
+
+        data = self.tree.get(keys.block(keys.VALUES, sequence.run, sequence.name, sequence.context, first_step))
+        if data is None:
+            raise CorruptionError(f"a block of {sequence.name!r} is missing", self.layout.tree)
+        _, steps, values = ext.decode_values(data)
+        return np.frombuffer(steps, "<i8"), np.frombuffer(values, "<f8")
+
+    def _demand_count(self, sequence: SequenceId, summary: Summary, count: int) -> None:
+        if count != summary.count:
+            raise CorruptionError(f"{sequence.name!r} of run {sequence.run} has {count} points in the tree, its summary says {summary.count}", self.layout.tree)
+
+    # -- journals ----
+
+    def _touching(self, run_hash: str) -> list[tuple[SegmentView, SegmentRun]]:
+        return [(segment, run) for segment in self.segments if (run := segment.run(run_hash))]
+
+    def _intact(self, run_hash: str) -> list[tuple[SegmentView, SegmentRun]]:
+        touching = self._touching(run_hash)
+        for segment, _ in touching:
+            segment.demand_intact()
+        return touching
+
+    def _unmerged_runs(self) -> dict[str, int]:
+        """hash → creation (µs) of the runs that the journals mention."""
+        runs: dict[str, int] = {}
+        for segment in self.segments:
+            for run_hash in segment.run_hashes():
+                opened = segment.segment.runs[run_hash].opens[0][1]
+                runs[run_hash] = min(opened, runs.get(run_hash, opened))
+        return runs
+
+    def _tree_run(self, run_hash: str) -> dict[str, int] | None:
+        value = self.tree.get(keys.run(run_hash))
+        return None if value is None else msgpack.unpackb(value)
+
+
+def load_params(tree: Tree, run_hash: str, path: keys.Path, into: params.ParamTree | None = None) -> params.ParamTree:
+    """What the tree holds of a run's params at and under a path, with the leaves and covers above it."""
+    loaded = params.ParamTree() if into is None else into
+    for depth in range(len(path)):
+        above = tree.get(keys.param(run_hash, path[:depth]))
+        if above is not None:
+            order, writer, value = params.unpackb(above)
+            loaded.load_leaf(path[:depth], (order, writer), value)
+        cover = tree.get(keys.cover(run_hash, path[:depth]))
+        if cover is not None:
+            order, writer = params.unpackb(cover)
+            loaded.load_cover(path[:depth], (order, writer))
+    for key, data in tree.scan(keys.params_under(run_hash, path)):
+        order, writer, value = params.unpackb(data)
+        loaded.load_leaf(unpack(key, 1)[1:], (order, writer), value)
+    for key, data in tree.scan(keys.covers_under(run_hash, path)):
+        order, writer = params.unpackb(data)
+        loaded.load_cover(unpack(key, 1)[1:], (order, writer))
+    return loaded
+
+
+class _Handle:
+    """An open tree and how many views use it."""
+
+    def __init__(self, tree: TreeReader, signature: tuple[int, ...]) -> None:
+        self.tree = tree
+        self.signature = signature
+        self.views = 0
+        self.retired = False
+
+    def release(self) -> None:
+        self.views -= 1
+        if self.retired and not self.views:
+            self.tree.close()
+
+
+class Reader:
+    """Makes views of a repo. Any number of threads may use one."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._reset()
+        _readers.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._handle: _Handle | None = None
+        self._segments: dict[tuple[int, int], Segment] = {}
+        self._merged: dict[int, tuple[int, list[int]]] = {}
+
+    def read(self, task: Callable[[View], T]) -> T:
+        """What `task` makes of a view; once more with a new view when a compaction took a file from under it."""
+        try:
+            return task(self.view())
+        except TreeMoved:
+            return task(self.view())
+
+    def view(self) -> View:
+        """What is on disk now. Raises CorruptionError, OSError."""
+        with self._lock:
+            for attempt in range(_TRIES):
+                view = self._try_view(attempt)
+                if view is not None:
+                    return view
+                time.sleep(0.001 * min(attempt, 50))
+        raise CorruptionError("a journal that was listed is neither there nor merged, again and again", self.layout.journals)
+
+    def view_without_tree(self) -> View:
+        """The journals alone, merged ones too: for looking at a repo whose tree cannot be read."""
+        segments = [Segment(self.layout.journal(*name), *name) for name in self.layout.list_journals()]
+        return View(self.layout, EmptyTree(), [SegmentView(segment, segment.end, segment.held) for segment in segments])
+
+    def after_fork(self) -> None:
+        """In the child: begins anew; the tree's own hook gave up the parent's handle."""
+        self._reset()
+
+    def __del__(self) -> None:
+        self._retire()
+
+    def _try_view(self, attempt: int) -> View | None:
+        names = self.layout.list_journals()  # before the tree: a segment merged in between is found in one of the two
+        self._refresh_tree()
+        tree: Tree = EmptyTree() if self._handle is None else self._handle.tree
+        try:
+            waiting = [name for name in names if not self._is_merged(tree, *name)]
+            for gone in self._segments.keys() - set(waiting):
+                del self._segments[gone]
+            segments = []
+            for writer, number in waiting:
+                segment = self._segments.get((writer, number))
+                if segment is None or segment.is_replaced():
+                    segment = self._segments[writer, number] = Segment(self.layout.journal(writer, number), writer, number)
+                else:
+                    segment.refresh()
+                segments.append(SegmentView(segment, segment.end, segment.held))
+        except FileNotFoundError:
+            return None  # merged since it was listed
+        except TreeMoved:
+            self._retire()
+            return None
+        if attempt < 5 and any(s.segment.rotated and not self._has_successor(s.segment, tree) for s in segments):
+            return None  # the writer went on in a segment made after the listing
+        view = View(self.layout, tree, segments)
+        if self._handle is not None:
+            self._handle.views += 1
+            weakref.finalize(view, self._handle.release).atexit = False
+        return view
+
+    def _has_successor(self, segment: Segment, tree: Tree) -> bool:
+        following = (segment.writer, segment.number + 1)
+        return following in self._segments or self._is_merged(tree, *following)
+
+    def _is_merged(self, tree: Tree, writer: int, segment: int) -> bool:
+        if writer not in self._merged:
+            data = tree.get(keys.merged(writer))
+            self._merged[writer] = (0, []) if data is None else tuple(msgpack.unpackb(data))
+        below, others = self._merged[writer]
+        return segment < below or segment in others
+
+    def _refresh_tree(self) -> None:
+        signature = self._signature()
+        if signature is None:  # nothing was ever merged, or the repo was removed
+            self._retire()
+            return
+        if self._handle is not None and self._handle.signature == signature:
+            return
+        self._merged.clear()
+        for attempt in range(20):
+            signature = self._signature() or signature
+            wanted = self._wanted_generation()
+            try:
+                if self._handle is not None and (self._handle.views or attempt % 4 == 3):
+                    self._retire()
+                if self._handle is None:
+                    self._handle = _Handle(TreeReader(self.layout.tree), signature)
+                else:
+                    self._handle.tree.catch_up()
+                reached = tree_generation(self._handle.tree)
+            except TreeMoved:
+                self._retire()
+                time.sleep(0.001 * attempt)
+                continue
+            if reached >= wanted:
+                self._handle.signature = signature
+                return
+            time.sleep(0.001 * attempt)
+        self._retire()
+        raise CorruptionError(f"the tree cannot be brought to generation {wanted}, which the file `generation` names", self.layout.tree)
+
+    def _signature(self) -> tuple[int, ...] | None:
+        try:
+            found = os.stat(self.layout.generation)
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_ino, found.st_size
+
+    def _wanted_generation(self) -> int:
+        text = self.layout.generation.read_bytes()
+        try:
+            return int(text.split(b"\n", 1)[0])
+        except ValueError:
+            raise CorruptionError(f"the generation is no number: {text[:40]!r}", self.layout.generation, 0) from None
+
+    def _retire(self) -> None:
+        handle, self._handle = self._handle, None
+        self._merged.clear()
+        if handle is not None:
+            handle.retired = True
+            if not handle.views:
+                handle.tree.close()
+
+
+_readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+_shared: weakref.WeakValueDictionary[str, Reader] = weakref.WeakValueDictionary()
+
+
+def reader_for(layout: Layout) -> Reader:
+    """The one reader of this process on a repo; it closes when its last user has gone."""
+    return _shared.setdefault(os.path.realpath(layout.base), Reader(layout))
+
+
+def _after_fork_in_child() -> None:
+    for reader in list(_readers):
+        reader.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,287 @@
+"""The writer of a process on a repo: its journal, the segments it goes through, and the runs it has open.
+
+All open runs of a process share one journal, so descriptors do not grow with runs. A segment is created under a dot name, locked, given its header, then
+renamed: created under its name and then locked, it could be taken for a dead writer's. A forked child starts a journal of its own on first use.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import fcntl
+import os
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+from aimlite._ext import journal as ext
+from aimlite._ext.recorder import Recorder
+from aimlite.storage import helper
+from aimlite.storage.layout import Layout, journal_name, sync_directory
+from aimlite.storage.runs import STATUS_CODES
+
+SEGMENT_BYTES = 8 << 20
+SEGMENT_AGE_S = 600.0
+_CONTINUED = 1
+
+_writers: dict[str, Writer] = {}
+_writers_lock = threading.Lock()
+
+
+def writer_for(layout: Layout) -> Writer:
+    """The one writer of this process on a repo."""
+    key = os.path.realpath(layout.base)
+    with _writers_lock:
+        writer = _writers.get(key)
+        if writer is None:
+            writer = _writers[key] = Writer(layout)
+        return writer
+
+
+class Writer:
+    """Opens runs for writing, rotates segments, forces them to disk, and ends everything when the process ends."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._lock = threading.RLock()
+        self._rotating = False
+        self._next_run = 0
+        self._open: dict[int, Recorder] = {}
+        self._unsynced: list[Path] = []
+        self._syncer: _Syncer | None = None
+        self.journal = ext.JournalWriter(self._rotate, self._restart, SEGMENT_BYTES, int(SEGMENT_AGE_S * 1e6))
+        self._start()
+
+    def open_run(
+        self, run_hash: str, newest_order: int = 0, last_steps: Callable[[str, bytes], int | None] | None = None, power: bool = False
+    ) -> Recorder:
+        """A recorder for a run, which is then running. newest_order: of what is known of the run; what is written comes after it."""
+        with self._lock:
+            if self.journal.closed and not self.journal.forked or self._is_orphaned():
+                self._start()
+            recorder = Recorder(self.journal, self._next_run, run_hash, power)
+            recorder.last_steps = last_steps
+            self._next_run += 1
+            self.journal.raise_order(newest_order)
+            recorder.append([])
+            self._open[recorder.number] = recorder
+            if power:
+                self._sync_directory()
+            return recorder
+
+    def end_run(self, recorder: Recorder, status: str) -> None:
+        """Writes END. The recorder takes no more."""
+        with self._lock:
+            if recorder.closed:
+                return
+            if not recorder.is_inherited or recorder.is_open_here and not self.journal.closed:  # a child ends only what it wrote to
+                payload = recorder.number.to_bytes(4, "little") + bytes([STATUS_CODES[status]]) + ext.now_us().to_bytes(8, "little", signed=True)
+                recorder.append([(ext.END, payload)])
+            recorder.closed = True
+            self._open.pop(recorder.number, None)
+
+    def sync(self) -> None:
+        """Forces all that was written to the disk. Raises OSError: then a new segment is begun, and what came before may be lost in a power failure."""
+        with self._lock:
+            while self._unsynced:
+                _sync_file(self._unsynced[0])
+                self._unsynced.pop(0)
+            self._sync_directory()
+        self.journal.sync()
+
+    def sync_every(self, interval_s: float) -> None:
+        """Forces what was written to the disk at least every `interval_s` seconds from now on."""
+        with self._lock:
+            if self._syncer is None or self._syncer.pid != os.getpid():
+                self._syncer = _Syncer(self, interval_s)
+            self._syncer.interval_s = min(self._syncer.interval_s, interval_s)
+
+    def end_segment(self) -> None:
+        """Ends the present segment so that it can be merged, if anything is in it."""
+        with self._lock:
+            if self.journal.closed or self.journal.offset == ext.FILE_HEADER_SIZE:
+                return
+            if self._open:
+                self._rotate()
+            else:
+                self._release(self.journal.detach())
+
+    def close(self, status: str = "finished") -> None:
+        """Ends every open run and lets go of the journal."""
+        with self._lock:
+            if self._syncer is not None:
+                self._syncer.stop()
+                self._syncer = None
+            if self.journal.closed:
+                return
+            for recorder in list(self._open.values()):
+                self.end_run(recorder, status)
+            self._release(self.journal.detach())
+        helper.merge_if_due(self.layout)
+
+    def after_fork(self) -> None:
+        """In the child: locks held by threads that the child does not have are replaced; runs open in the parent count as inherited."""
+        self._lock = threading.RLock()
+        self._rotating = False
+        self._syncer = None
+        self._unsynced = []
+        for recorder in self._open.values():
+            recorder.was_inherited()
+
+    # -- segments ----
+
+    def _is_orphaned(self) -> bool:
+        """Whether somebody removed the journal's file, with the whole repo say: what is written there nobody would find."""
+        return not self.journal.closed and os.fstat(self.journal.fileno()).st_nlink == 0
+
+    def _start(self) -> None:
+        writer, order = int.from_bytes(os.urandom(8), "little"), max(ext.now_us(), self.journal.order + 1)
+        if not self.journal.closed:
+            self._release(self.journal.detach())
+        self.journal.attach(self._create(writer, 0, order), writer, 0, order)
+        helper.merge_if_due(self.layout, names_only=True)
+
+    def _restart(self) -> None:
+        """A fork closed the journal: this process goes on as a writer of its own."""
+        with self._lock:
+            if self.journal.closed:
+                self._start()
+
+    def _rotate(self) -> None:
+        with self._lock:
+            if self._rotating:
+                return
+            self._rotating = True
+            try:
+                journal, segment = self.journal, self.journal.segment + 1
+                order = max(ext.now_us(), journal.order + 1)
+                here = [recorder for recorder in self._open.values() if recorder.is_open_here]
+                try:
+                    fd = self._create(journal.writer, segment, order)
+                except OSError as error:
+                    if journal.poisoned:
+                        raise
+                    journal.postpone_rotation()
+                    warnings.warn(f"no new journal could be begun, the old one goes on: {error}", RuntimeWarning, stacklevel=2)
+                    return
+                ended = self.layout.journal(journal.writer, journal.segment)
+                old = journal.rotate(fd, segment, order)
+                for recorder in here:
+                    payload = recorder.number.to_bytes(4, "little") + bytes([_CONTINUED | 2 * recorder.is_inherited]) + recorder.run_hash.encode()
+                    journal.append([(ext.OPEN, payload)])
+                    recorder.opened()
+                self._unsynced.append(ended)
+                self._release(old)
+            finally:
+                self._rotating = False
+        helper.merge_if_due(self.layout)
+
+    def _create(self, writer: int, segment: int, order: int) -> int:
+        path = self.layout.journal(writer, segment)
+        hidden = path.with_name("." + journal_name(writer, segment))
+        fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise OSError(error.errno, f"file locks do not work in {self.layout.journals} ({error.strerror}): a repo cannot be kept there") from None
+            header = ext.encode_file_header(writer, segment, order, os.getpid() & 0xFFFFFFFF)
+            if os.write(fd, header) != len(header):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.rename(hidden, path)
+        except BaseException:
+            os.close(fd)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(hidden)
+            raise
+        self._directory_synced = False
+        return fd
+
+    def _release(self, fd: int) -> None:
+        if fd >= 0:
+            os.close(fd)
+
+    def _sync_directory(self) -> None:
+        if not self._directory_synced:
+            sync_directory(self.layout.journals)
+            sync_directory(self.layout.base)
+            self._directory_synced = True
+
+
+class _Syncer(threading.Thread):
+    """Calls `sync` of a writer at an interval, while the writer lives."""
+
+    def __init__(self, writer: Writer, interval_s: float) -> None:
+        super().__init__(name="aimlite-sync", daemon=True)
+        self.interval_s = interval_s
+        self.pid = os.getpid()
+        self._writer = weakref.ref(writer)
+        self._stopped = threading.Event()
+        self._synced = 0
+        self.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def run(self) -> None:
+        while not self._stopped.wait(self.interval_s):
+            writer = self._writer()
+            if writer is None:
+                return
+            position = (writer.journal.epoch, writer.journal.offset)
+            if position != self._synced and not writer.journal.closed:
+                try:
+                    writer.sync()
+                except OSError as error:
+                    warnings.warn(f"what was recorded could not be forced to disk: {error}", RuntimeWarning, stacklevel=1)
+                    continue
+                self._synced = position
+
+
+def _sync_file(path: Path) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # merged meanwhile, and the tree is durable
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+# -- the end of the process ---------------------------------------------------------------------------------------------
+
+_exit_status = "finished"
+
+
+def _note_exception(hook: Callable[..., object]) -> Callable[..., object]:
+    def excepthook(kind: type[BaseException], error: BaseException, trace: object) -> object:
+        global _exit_status
+        _exit_status = "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+        return hook(kind, error, trace)
+
+    return excepthook
+
+
+def _close_writers() -> None:
+    for writer in list(_writers.values()):
+        try:
+            writer.close(_exit_status)
+        except (OSError, ValueError) as error:
+            warnings.warn(f"a run could not be ended at exit and will show as interrupted: {error}", RuntimeWarning, stacklevel=1)
+
+
+def _after_fork_in_child() -> None:
+    global _writers_lock
+    _writers_lock = threading.Lock()
+    for writer in _writers.values():
+        writer.after_fork()
+
+
+sys.excepthook = _note_exception(sys.excepthook)
+atexit.register(_close_writers)
+os.register_at_fork(after_in_child=_after_fork_in_child)
