@@ -34,6 +34,7 @@ cdef enum:
     HEAD_BYTES = 12
     MAX_COUNT = 1 << 20
     MAX_WRITERS = 65535
+    OWN_ORDERS = 16
     PART = 1024  # points converted at a time, so that they stay in the nearest cache
 
 cdef uint64_t LARGEST_STEP = (<uint64_t> 1 << 63) - 1
@@ -620,6 +621,10 @@ cdef tuple encode_orders(const uint64_t *orders, const uint64_t *times, Py_ssize
     for i in range(n):
         differences[i] = zigzag(orders[i] - times[i])
     width = width_of(or_of(differences, n))
+    if width:
+        own, column = encode_time_column(orders, n)
+        if own < width:  # times that the caller gave: orders do not follow them
+            return OWN_ORDERS | own, column
     out = PyBytes_FromStringAndSize(NULL, width * n)
     encode_column(bytes_of(out), differences, n, width)
     return width, out
@@ -630,15 +635,26 @@ cdef bytearray decode_orders(Cursor *of, int mode, Py_ssize_t n, bytearray times
     cdef const uint8_t *column
     cdef bytearray out
     cdef uint64_t *orders
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, start = of.at
+    cdef uint64_t bits = 0
     if mode == 0:
         return bytearray(times)
+    if mode & OWN_ORDERS:
+        out = decode_time_column(of, mode & ~OWN_ORDERS, n)
+        orders = words(out)
+        for i in range(n):
+            bits |= zigzag(orders[i] - time[i])
+        if width_of(bits) <= mode & ~OWN_ORDERS:
+            corrupt("the orders of the block follow its times", start)
+        return out
     column = take_column(of, n, mode)
     out = new_words(n)
     orders = words(out)
     decode_column(orders, column, n, mode)
     for i in range(n):
         orders[i] = time[i] + unzigzag(orders[i])
+    if encode_time_column(orders, n)[0] < mode:
+        corrupt("the orders of the block have a shorter form", start)
     return out
 
 

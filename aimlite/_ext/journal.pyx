@@ -53,6 +53,7 @@ cdef enum:
     KIND_ROTATED = 10
     RELEASE_GIL_FROM = 65536  # shorter writes hold the GIL: giving it away beside a busy thread costs 5 ms at p99.9
     MAX_RECORD_POINTS = 1 << 24
+    SPARE_NUMBERS = 1 << 20  # sequence numbers are dense; one beyond what could have been declared is refused before memory is taken
 
 cdef bytes MAGIC = b"AIMLJRNL"
 
@@ -159,7 +160,7 @@ cdef class JournalWriter:
 
     def attach(self, int fd, uint64_t writer, uint32_t segment, uint64_t order) -> None:
         """Goes on in a new file whose header is written. order: that of the header; later records get later ones."""
-        self.acquire_open()
+        self._acquire_open()
         self._attach(fd, writer, segment, order)
         self.release()
 
@@ -185,7 +186,7 @@ cdef class JournalWriter:
         A footer that cannot be written (full disk) is left out: the segment then ends without one.
         """
         cdef int old
-        self.acquire_open()
+        self._acquire_open()
         try:
             old = self.file.fd
             if old >= 0 and not self.poisoned:
@@ -225,7 +226,7 @@ cdef class JournalWriter:
 
     def detach(self) -> int:
         """Stops writing; returns the descriptor (-1 if there is none), for the caller to close."""
-        self.acquire_open()
+        self._acquire_open()
         cdef int fd = self.file.fd
         self.file.fd = -1
         self.release()
@@ -241,9 +242,10 @@ cdef class JournalWriter:
         self.rotate_at = self.offset + (1 << 20)
         self.rotate_time = aimlite_now_us() + 60_000_000
 
-    def append(self, records, bint sync=False) -> int:
+    def append(self, records, bint sync=False, uint64_t epoch=0) -> int:
         """Appends [(type, payload), …] as one group, all or nothing; returns its order.
 
+        epoch: the epoch whose declarations the records rely on; if another segment has begun since then nothing is written and 0 returned.
         Raises OSError (the file is as before), ValueError for a payload of 16 MiB or more.
         """
         cdef bytes payload
@@ -258,6 +260,8 @@ cdef class JournalWriter:
             size += HEADER + PyBytes_GET_SIZE(payload)
         self.acquire()
         try:
+            if epoch and epoch != self.epoch:
+                return 0
             self.reserve(size)
             order = max(aimlite_now_us(), self.order + 1)  # strictly later: two sets of one path in a microsecond must not tie
             for kind, payload in records:
@@ -278,21 +282,19 @@ cdef class JournalWriter:
         return order
 
     def sync(self) -> None:
-        """fdatasync. Raises OSError; what the kernel then has of this file is unknown, so the caller starts a new segment."""
-        cdef int failed
-        self.acquire_open()
-        cdef int fd = self.file.fd
+        """fdatasync, beside which other threads go on writing; the caller keeps the descriptor from being changed meanwhile. Raises OSError; what the kernel then has of
+        this file is unknown, so the next write begins a new segment."""
+        cdef int failed, reason = 0, fd = self.file.fd
         if fd < 0:
-            self.release()
             return
         with nogil:
             failed = aimlite_fdatasync(fd)
+            if failed:
+                reason = errno
         if failed:
             self.poisoned = True
             self.rotate_at = 0
-        self.release()
-        if failed:
-            raise OSError(errno, os.strerror(errno))
+            raise OSError(reason, f"{os.strerror(reason)}: the journal could not be forced to disk; writing goes on in a new segment")
 
     # -- for Recorder, in C ------------------------------------------------------------------------------------------
 
@@ -312,7 +314,7 @@ cdef class JournalWriter:
                 return 0
             aimlite_unlock(self.file)
 
-    def acquire_open(self):
+    def _acquire_open(self):
         if aimlite_trylock(self.file) != 0:
             with nogil:
                 aimlite_lock(self.file)
@@ -451,7 +453,9 @@ cdef class JournalReader:
     cdef readonly list meta, damage
     cdef readonly bint ended
     cdef readonly uint64_t torn
-    cdef uint32_t seed, next_record
+    cdef uint32_t seed
+    cdef uint64_t next_record
+    cdef bint blank   # the header is cut short or all zeros
     cdef Columns *columns_of
     cdef uint32_t sequences
 
@@ -459,6 +463,7 @@ cdef class JournalReader:
         """header: the first 40 bytes; writer and segment: what the file is named for, which is believed when the header is bad."""
         self.meta = []
         self.damage = []
+        self.blank = len(header) < FILE_HEADER or not header.strip(b"\0")
         try:
             self.writer, self.segment, self.order, self.pid = decode_file_header(header)
             if self.writer != writer or self.segment != segment:
@@ -494,7 +499,7 @@ cdef class JournalReader:
                 self.take_group(p, at, end)
                 at = end
                 continue
-            good = self.next_good(p, at + 1, size)
+            good = self.next_good(p, end + 1, size)
             if good < size:
                 self.damage.append((self.offset + at, good - at, "a record fails its check"))
                 self.next_record = get_u32(p + good + 12)
@@ -502,14 +507,22 @@ cdef class JournalReader:
                 continue
             if not complete:
                 break
-            if verdict == SHORT or self.is_torn(p, at, size):
+            if verdict == SHORT or self.is_torn(p, end, size):
                 self.torn = size - at
             else:
                 self.damage.append((self.offset + at, size - at, "the last record fails its check"))
                 at = size
             break
+        if complete and self.blank and self.offset == FILE_HEADER and (size == 0 or self.is_blank(p, size)):
+            self.damage.clear()  # empty, or nothing but zeros: what a power failure leaves of a file that was never forced to disk
+            self.torn = FILE_HEADER + size
         self.offset += at
         return self.offset
+
+    cdef bint is_blank(self, const unsigned char *p, size_t size) noexcept:
+        while size and p[size - 1] == 0:
+            size -= 1
+        return size == 0
 
     cdef int record_at(self, const unsigned char *p, size_t at, size_t size, size_t *end) noexcept:
         cdef size_t length
@@ -526,9 +539,10 @@ cdef class JournalReader:
         return GOOD
 
     cdef int group_at(self, const unsigned char *p, size_t at, size_t size, size_t *end) noexcept:
-        """The verdict on the group that begins at `at`; end: behind its last record."""
+        """The verdict on the group that begins at `at`; end: behind its last record, or where the first one that is not good begins."""
         cdef int verdict
         cdef size_t start = at
+        end[0] = at
         while True:
             if start == size:
                 return SHORT
@@ -543,9 +557,12 @@ cdef class JournalReader:
         """Where the next good record that begins a group lies, or size."""
         cdef size_t end, start = at
         while start + HEADER <= size:
-            if self.group_at(p, start, size, &end) == GOOD and get_u32(p + start + 12) >= self.next_record:
+            if self.group_at(p, start, size, &end) != GOOD:
+                start = end + 1  # no record of a group that lacks its end begins another
+            elif get_u32(p + start + 12) >= self.next_record:
                 return start
-            start += 1
+            else:
+                start += 1
         return size
 
     cdef bint is_torn(self, const unsigned char *p, size_t at, size_t size) noexcept:
@@ -566,7 +583,7 @@ cdef class JournalReader:
             offset = self.offset + at
             if number != self.next_record:
                 self.damage.append((offset, 0, f"records {self.next_record} to {number - 1} are missing"))
-            self.next_record = number + 1
+            self.next_record = <uint64_t>number + 1
             if kind == KIND_POINTS:
                 if not self.take_points(p + at + HEADER, length, order, <uint32_t>offset):
                     self.damage.append((offset, HEADER + length, "a record of points is malformed"))
@@ -620,8 +637,8 @@ cdef class JournalReader:
             time = <int64_t>get_u64(p + at)
             at += 8
         count = (length - head) // item
-        for k in range(count):  # numbers are dense, so a larger one than could have been declared is refused before memory is taken
-            if (get_u32(p + at + k * item) & 0x7FFFFFFF) > self.next_record + 0xFFFFF:
+        for k in range(count):
+            if (get_u32(p + at + k * item) & 0x7FFFFFFF) > offset // HEADER + SPARE_NUMBERS:
                 return False
         for k in range(count):
             number = get_u32(p + at)
@@ -656,7 +673,7 @@ cdef class JournalReader:
         flags = p[0]
         number = get_u32(p + 1)
         count = get_u32(p + 5)
-        if count < 1 or count > MAX_RECORD_POINTS or number > self.next_record + 0xFFFFF:
+        if count < 1 or count > MAX_RECORD_POINTS or number > offset // HEADER + SPARE_NUMBERS:
             return False
         if flags & 2 and flags & 16 or flags & 4 and flags & 32:
             return False
@@ -758,23 +775,29 @@ def salvage(bytes data, uint64_t writer, uint32_t segment) -> bytes:
     cdef bytearray kept = bytearray()
     cdef unsigned char *record
     cdef uint64_t order = reader.order
+    cdef size_t last
     while at < size:
         if reader.group_at(p, at, size, &end) != GOOD:
-            at = reader.next_good(p, at + 1, size)
+            at = reader.next_good(p, end + 1, size)
             continue
+        pieces = []
         while at < end:
             length = HEADER + (get_u32(p + at + 8) & 0xFFFFFF)
-            reader.next_record = get_u32(p + at + 12) + 1
+            reader.next_record = <uint64_t>get_u32(p + at + 12) + 1
             if (get_u32(p + at + 8) >> 24) & 0x7F != KIND_ROTATED:
-                if order == 0:
-                    order = get_u64(p + at + 16)
-                piece = bytearray(data[at : at + length])
-                record = piece
-                put_u32(record + 12, count)
-                put_u32(record, aimlite_crc32c(reader.seed, record + 4, HEADER - 4))
-                kept += piece
-                count += 1
+                pieces.append(bytearray(data[at : at + length]))
             at += length
+        last = len(pieces)
+        for piece in pieces:
+            record = piece
+            last -= 1
+            if order == 0:
+                order = get_u64(record + 16)
+            put_u32(record + 8, (get_u32(record + 8) & 0x7FFFFFFF) | (<uint32_t>(last > 0) << 31))
+            put_u32(record + 12, count)
+            put_u32(record, aimlite_crc32c(reader.seed, record + 4, HEADER - 4))
+            kept += piece
+            count += 1
     return encode_file_header(writer, segment, order, reader.pid) + bytes(kept)
 
 

@@ -1,8 +1,9 @@
 /* The descriptor of one journal, its mutex, and what a fork does to them.
  *
- * Every open journal is in one list. A fork takes every mutex first, so that no record is half written in the child's memory; the child then closes the
- * descriptors: an flock belongs to the open file description, so a child that kept one would keep a dead parent's run "running". It is
- * registered with pthread_atfork and not with os.register_at_fork because a C library's fork() does not pass through Python.
+ * Every open journal is in one list. A forked child closes their descriptors: an flock belongs to the open file description, so a child that kept one would
+ * keep a dead parent's run "running". It is registered with pthread_atfork and not with os.register_at_fork because a C library's fork() does not pass
+ * through Python. The fork does not wait for the journals' mutexes: os.fork() holds the GIL, for which whoever writes a large record with the
+ * mutex waits (a deadlock), and nothing in the child needs the write to be over. The mutexes begin anew there.
  */
 #ifndef AIMLITE_JOURNAL_FILE_H
 #define AIMLITE_JOURNAL_FILE_H
@@ -26,17 +27,9 @@ static pthread_mutex_t aimlite_files_mutex = PTHREAD_MUTEX_INITIALIZER;
 static aimlite_file *aimlite_files = NULL;
 static int aimlite_fork_hooked = 0;
 
-static void aimlite_before_fork(void) {
-    aimlite_file *f;
-    pthread_mutex_lock(&aimlite_files_mutex);
-    for (f = aimlite_files; f; f = f->next) pthread_mutex_lock(&f->mutex);
-}
+static void aimlite_before_fork(void) { pthread_mutex_lock(&aimlite_files_mutex); } /* never held by one who waits */
 
-static void aimlite_after_fork_parent(void) {
-    aimlite_file *f;
-    for (f = aimlite_files; f; f = f->next) pthread_mutex_unlock(&f->mutex);
-    pthread_mutex_unlock(&aimlite_files_mutex);
-}
+static void aimlite_after_fork_parent(void) { pthread_mutex_unlock(&aimlite_files_mutex); }
 
 static void aimlite_after_fork_child(void) {
     aimlite_file *f;
@@ -46,7 +39,7 @@ static void aimlite_after_fork_child(void) {
             f->fd = -1;
             f->forked = 1;
         }
-        pthread_mutex_unlock(&f->mutex);
+        pthread_mutex_init(&f->mutex, NULL);
     }
     pthread_mutex_unlock(&aimlite_files_mutex);
 }

@@ -291,13 +291,19 @@ cdef class Recorder:
 
     def append(self, records) -> int:
         """Appends [(type, payload), …] in one group, after declaring the run if need be; returns the group's order."""
-        if self.closed:
-            raise RunClosedError(f"run {self.run_hash} is closed; open it again with Run({self.run_hash!r})")
-        journal = self.journal
-        if self.open_epoch != journal.epoch or journal.closed:
-            records = [(KIND_OPEN, self.open_payload()), *records]
-        order = journal.append(records, self.power)
-        self.open_epoch = journal.epoch  # a segment begun on the way has the run declared already
+        cdef JournalWriter journal = self.journal
+        cdef uint64_t epoch = 0, order = 0
+        records = list(records)
+        while not order:  # a rotation may come between looking at the epoch and taking the mutex, as may another thread's while this one waits for it
+            if self.closed:
+                raise RunClosedError(f"run {self.run_hash} is closed; open it again with Run({self.run_hash!r})")
+            if journal.closed:  # by a fork: the writer, told so here, marks the run as inherited before it is declared
+                journal.acquire()
+                journal.release()
+            epoch = journal.epoch
+            opening = [] if self.open_epoch == epoch else [(KIND_OPEN, self.open_payload())]
+            order = journal.append(opening + records, self.power, epoch)
+        self.open_epoch = epoch
         return order
 
     cdef bytes open_payload(self):

@@ -103,7 +103,7 @@ class Metric:
         return f"<Metric {self.name!r} {self._sequence.context!r} of run {self._run.hash}>"
 
     def _summary(self) -> Summary:
-        summary = self._read(lambda view: view.summary(self._sequence))
+        summary: Summary | None = self._read(lambda view: view.summary(self._sequence))
         if summary is None:
             raise KeyError(f"metric {self.name!r} of run {self._run.hash} has no points any more")
         return summary
@@ -125,7 +125,9 @@ class ArrayView:
 
     def sparse_numpy(self) -> tuple[Steps, Column]:
         """Returns: (steps, column): int64[n] ascending and float64[n] (int64[n] for `indices`); n may be 0."""
-        steps, column = self._load()
+        if self._loaded is None:
+            return self._read()  # the caller's own, not kept here: no copy
+        steps, column = self._loaded
         return steps.copy(), column.copy()
 
     def indices_numpy(self) -> Steps:
@@ -142,10 +144,12 @@ class ArrayView:
         return steps.tolist(), column.tolist()
 
     def indices_list(self) -> list[int]:
-        return self._load()[0].tolist()
+        steps: list[int] = self._load()[0].tolist()
+        return steps
 
     def values_list(self) -> list[Any]:
-        return self._load()[1].tolist()
+        column: list[Any] = self._load()[1].tolist()
+        return column
 
     tolist = values_list
 
@@ -228,15 +232,23 @@ class ArrayView:
 
     def _load(self) -> tuple[Steps, Column]:
         if self._loaded is None:
-            sequence = self._metric._sequence
-            if self._column == "value":
-                self._loaded = self._metric._read(lambda view: view.steps_and_values(sequence))
-            else:
-                points: Points = self._metric._read(lambda view: view.points(sequence))
-                column = points["time"] / 1e6 if self._column == "time" else points[self._column]
-                self._loaded = points["step"], column
-        assert self._loaded is not None
+            self._loaded = self._read()
         return self._loaded
+
+    def _read(self) -> tuple[Steps, Column]:
+        sequence = self._metric._sequence
+        found: tuple[Steps, Column]
+        if self._column == "value":
+            found = self._metric._read(lambda view: view.steps_and_values(sequence))
+            return _own(found[0]), _own(found[1])
+        points: Points = self._metric._read(lambda view: view.points(sequence))
+        column = points["time"] / 1e6 if self._column == "time" else points[self._column]
+        return _own(points["step"]), _own(column)
+
+
+def _own(column: Column) -> Column:
+    """An array that its receiver may write to: what comes straight from a journal lies in immutable bytes."""
+    return column if column.flags.writeable else column.copy()
 
 
 def _sample_heads(view: View, sequence: SequenceId, k: int) -> tuple[Steps, Column] | None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from aimlite.errors import AimliteError
 from aimlite.storage import helper
 from aimlite.storage.layout import open_layout, repo_root
+from aimlite.storage.writer import Writer, end_segment, writer_for
 
 if TYPE_CHECKING:
     from aimlite.sdk.run import Run
     from aimlite.storage.check import Problem
     from aimlite.storage.view import Reader, View
-    from aimlite.storage.writer import Writer
 
 
 class Repo:
@@ -67,9 +67,7 @@ class Repo:
         Returns: {'segments', 'bytes', 'points', 'commits', 'compacted', 'busy', 'damaged'}: what was done, and the damaged journals left alone.
         Raises CorruptionError, OSError (full disk), MergeError; nothing is lost then.
         """
-        from aimlite.storage.writer import writer_for
-
-        writer_for(self._layout).end_segment()
+        end_segment(self._layout)
         result: dict[str, Any] = helper.run_helper(self._layout, "merge")
         return result
 
@@ -84,9 +82,7 @@ class Repo:
 
         Raises MergeError, OSError. Journals that a living process holds are left to it.
         """
-        from aimlite.storage.writer import writer_for
-
-        writer_for(self._layout).end_segment()
+        end_segment(self._layout)
         done: list[str] = helper.run_helper(self._layout, "repair")
         return done
 
@@ -124,8 +120,6 @@ class Repo:
         return self._reader.view()
 
     def _writer(self) -> Writer:
-        from aimlite.storage.writer import writer_for
-
         if not self._layout.version.exists():
             self._layout = open_layout(self._root)  # removed since: made anew
         return writer_for(self._layout)

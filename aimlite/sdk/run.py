@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from aimlite._ext import journal
-from aimlite._ext.recorder import Recorder, SequenceWriter, canonical_context, sequence_key
+from aimlite._ext.recorder import Recorder, SequenceWriter, sequence_key
 from aimlite.errors import ReadOnlyError, RunClosedError, RunNotFound
 from aimlite.sdk.params import ParamsView, delete_payload, plain, plain_path, set_payloads
 from aimlite.sdk.repo import Repo, as_repo
@@ -204,7 +204,7 @@ class Run(MutableMapping[Any, Any]):
         """The metric of this name and context (None is {}), or None when there is none."""
         from aimlite.sdk.metric import Metric
 
-        plain_name, plain_context, _ = sequence_key(name, canonical_context(context))
+        plain_name, plain_context, _ = sequence_key(name, context)
         sequence = self.repo._reader.read(lambda view: view.sequence(self.hash, plain_name, plain_context))
         return None if sequence is None else Metric(self, sequence)
 

@@ -5,7 +5,6 @@ A blob is durable before any record names it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ def blob_path(blobs: Path, digest: bytes) -> Path:
 
 def put_blob(blobs: Path, content: bytes) -> bytes:
     """Stores content, if it is not there already; returns its SHA-256. Raises OSError."""
-    digest = hashlib.sha256(content).digest()
+    digest = _sha256(content)
     path = blob_path(blobs, digest)
     try:
         if path.stat().st_size == len(content):
@@ -43,9 +42,15 @@ def get_blob(blobs: Path, digest: bytes) -> bytes:
         content = path.read_bytes()
     except FileNotFoundError:
         raise CorruptionError("a blob is missing", path) from None
-    if hashlib.sha256(content).digest() != digest:
+    if _sha256(content) != digest:
         raise CorruptionError("a blob's content does not match its name", path, 0)
     return content
+
+
+def _sha256(content: bytes) -> bytes:
+    import hashlib  # 5 ms that most runs do not need
+
+    return hashlib.sha256(content).digest()
 
 
 def list_blobs(blobs: Path) -> Iterator[Path]:

@@ -10,14 +10,17 @@ from pathlib import Path
 from aimlite._ext.blocks import crc32c
 from aimlite.errors import CorruptionError
 from aimlite.storage.layout import Layout, write_file
-from aimlite.storage.tree import TreeWriter, tree_generation
+from aimlite.storage.tree import TreeReader, TreeWriter, tree_generation
 
 _PIECE = 1 << 20
 Files = dict[str, tuple[int, int]]
 
 
-def write_generation(layout: Layout, tree: TreeWriter) -> None:
-    """Brings the file up to what the tree holds, if it is not. Only files that are new in the tree are read."""
+def write_generation(layout: Layout, tree: TreeReader | TreeWriter) -> None:
+    """Brings the file up to what the tree holds, if it is not. Only files that are new in the tree are read.
+
+    It is called before files of the tree are removed: a merger that is killed, at whatever time, leaves all the files there that are listed.
+    """
     reached, names = tree_generation(tree), tree.files()
     try:
         old, known = read_generation(layout)

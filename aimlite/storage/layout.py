@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from aimlite.errors import RepoFormatError
@@ -38,31 +39,31 @@ class Layout:
 
     base: Path
 
-    @property
+    @cached_property
     def version(self) -> Path:
         return self.base / "VERSION"
 
-    @property
+    @cached_property
     def tree(self) -> Path:
         return self.base / "tree"
 
-    @property
+    @cached_property
     def generation(self) -> Path:
         return self.base / "generation"
 
-    @property
+    @cached_property
     def journals(self) -> Path:
         return self.base / "journals"
 
-    @property
+    @cached_property
     def blobs(self) -> Path:
         return self.base / "blobs"
 
-    @property
+    @cached_property
     def lease(self) -> Path:
         return self.base / "lease"
 
-    @property
+    @cached_property
     def damaged(self) -> Path:
         return self.base / "damaged"
 
@@ -118,7 +119,7 @@ def _make(layout: Layout) -> None:
             raise RepoFormatError(f"{layout.base} is not a directory, so no repo can be there")
     layout.journals.mkdir(parents=True, exist_ok=True)
     layout.blobs.mkdir(exist_ok=True)
-    write_file(layout.version, json.dumps({"format": FORMAT, "created_by": f"aimlite {__version__}"}).encode() + b"\n")
+    write_file(layout.version, json.dumps({"format": FORMAT, "created_by": f"aimlite {__version__}"}).encode() + b"\n", durable=False)
 
 
 def write_file(path: Path, data: bytes, durable: bool = True) -> None:

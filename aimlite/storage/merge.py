@@ -17,10 +17,10 @@ import msgpack
 import numpy as np
 
 from aimlite._ext.keys import unpack
-from aimlite.errors import CorruptionError
+from aimlite.errors import AimliteError, CorruptionError
 from aimlite.storage import generation, keys, params
 from aimlite.storage.layout import Layout
-from aimlite.storage.locks import lease
+from aimlite.storage.locks import is_path_held, lease
 from aimlite.storage.points import (
     BLOCK_POINTS,
     Points,
@@ -35,7 +35,7 @@ from aimlite.storage.points import (
 )
 from aimlite.storage.runs import WriterEntry, decode_writer_entry, derive_state, index_properties
 from aimlite.storage.segments import Segment, SegmentRun, SegmentView
-from aimlite.storage.tree import Tree, TreeWriter, tree_generation
+from aimlite.storage.tree import Tree, TreeReader, TreeWriter, tree_generation
 from aimlite.storage.view import load_params
 
 _BATCH_BYTES = 48 << 20
@@ -44,6 +44,7 @@ _REWRITE_BLOCKS = 64
 
 Batch = dict[bytes, bytes | None]
 Touching = list[tuple[SegmentView, SegmentRun]]
+Sequence = tuple[str, str, dict[str, Any]]  # run, name, context
 
 
 @dataclass
@@ -69,41 +70,72 @@ def merge(layout: Layout, wait: bool) -> MergeReport:
         _remove_stale_files(layout)
         if not layout.list_journals() and not layout.tree.exists():
             return report
+        _catch_up_generation(layout)
         tree = TreeWriter(layout.tree)
+        live: dict[tuple[int, int], Waiting] = {}
         try:
-            generation.write_generation(layout, tree)  # a merger killed after its commit may have left the old one
-            while _merge_batch(layout, tree, report):
-                pass
-            report.compacted = tree.compact()
-            if report.compacted:
-                generation.write_generation(layout, tree)
+            generation.write_generation(layout, tree)
+            known = frozenset(layout.list_journals())  # not those that come later: beside busy writers it would not end
+            while _merge_batch(layout, tree, report, live, known):
+                _compact(layout, tree, report)
+            _compact(layout, tree, report)
         finally:
             tree.close()
     return report
 
 
-def _merge_batch(layout: Layout, tree: TreeWriter, report: MergeReport) -> bool:
-    """One commit; returns whether anything was merged."""
+def _catch_up_generation(layout: Layout) -> None:
+    """A merger killed after its commit or compaction may have left the old one, and opening the tree for writing removes files."""
+    if layout.tree.exists():
+        with contextlib.suppress(AimliteError):  # if it does not open, opening it for writing says why
+            tree = TreeReader(layout.tree)
+            try:
+                generation.write_generation(layout, tree)
+            finally:
+                tree.close()
+
+
+def _compact(layout: Layout, tree: TreeWriter, report: MergeReport) -> None:
+    with tree.keeping_files():
+        if tree.compact():
+            generation.write_generation(layout, tree)
+            report.compacted = True
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What of a segment that stays unmerged decides which covers are kept. What a live writer adds later is newer than all it saw of a run, so this does not grow old."""
+
+    start_order: int
+    runs: frozenset[str]
+    orphans: bool
+
+
+def _merge_batch(layout: Layout, tree: TreeWriter, report: MergeReport, live: dict[tuple[int, int], Waiting], known: frozenset[tuple[int, int]]) -> bool:
+    """One commit; returns whether anything was merged. live: what is known of segments that were found held. known: the segments that may be merged."""
     chosen: list[Segment] = []
-    waiting: list[Segment] = []
+    waiting: list[Waiting] = []
     size = 0
-    for writer, number in layout.list_journals():
-        path = layout.journal(writer, number)
-        if is_merged(tree, writer, number):
+    for name in layout.list_journals():
+        path = layout.journal(*name)
+        if is_merged(tree, *name):
             path.unlink()
             continue
-        segment = Segment(path, writer, number)
-        if segment.held or size >= _BATCH_BYTES:
-            waiting.append(segment)
+        if name in live and is_path_held(path):
+            waiting.append(live[name])
             continue
-        segment.demand_points()
-        if segment.damage:
-            waiting.append(segment)
+        segment = Segment(path, *name)
+        if segment.complete and size < _BATCH_BYTES and name in known:
+            segment.demand_points()
+            if not segment.damage:
+                chosen.append(segment)
+                size += segment.end
+                continue
             if str(path) not in report.damaged:
                 report.damaged.append(str(path))
-            continue
-        chosen.append(segment)
-        size += segment.end
+        waiting.append(Waiting(segment.start_order, frozenset(segment.runs), segment.orphans))
+        if segment.held:
+            live[name] = waiting[-1]
     if not chosen:
         return False
     batch = BatchBuilder(tree, waiting)
@@ -143,7 +175,7 @@ def _remove_stale_files(layout: Layout) -> None:
 class BatchBuilder:
     """Collects what one commit writes. waiting: the segments that stay unmerged, for which covers are kept."""
 
-    def __init__(self, tree: Tree, waiting: list[Segment]) -> None:
+    def __init__(self, tree: Tree, waiting: list[Waiting]) -> None:
         self.writes: Batch = {}
         self.points = 0
         self._tree = tree
@@ -274,7 +306,7 @@ class BatchBuilder:
                 summary = self._insert(sequence, old, fresh)
         self.writes[keys.sequence(name, context, run_hash)] = summary.encode()
 
-    def _append(self, sequence: tuple[Any, ...], old: Summary, fresh: Points) -> Summary:
+    def _append(self, sequence: Sequence, old: Summary, fresh: Points) -> Summary:
         """Points after all others. Small blocks at the end are rewritten with them, once they are not much larger than what comes: so a slow run's many small pieces
         are each rewritten a logarithmic number of times."""
         parts, size, removed = [fresh], len(fresh), 0
@@ -288,7 +320,7 @@ class BatchBuilder:
         blocks = self._put_blocks(sequence, split_blocks(concatenate(parts[::-1])))
         return replace(old.followed_by(summarize(fresh)), blocks=old.blocks - removed + len(blocks))
 
-    def _insert(self, sequence: tuple[Any, ...], old: Summary, fresh: Points) -> Summary:
+    def _insert(self, sequence: Sequence, old: Summary, fresh: Points) -> Summary:
         """Points among others: the blocks they fall into are rewritten."""
         heads = {keys.first_step(key): decode_summary(data) for key, data in self._tree.scan(keys.blocks(keys.HEAD, *sequence))}
         starts = np.fromiter(heads, "<i8", len(heads))
@@ -305,7 +337,7 @@ class BatchBuilder:
                 heads.update({head.first_step: head for head in self._put_blocks(sequence, _even_blocks(resolve(concatenate(parts))))})
         return _combined([heads[step] for step in sorted(heads)])
 
-    def _take_block(self, sequence: tuple[Any, ...], first_step: int, flags: int) -> Points:
+    def _take_block(self, sequence: Sequence, first_step: int, flags: int) -> Points:
         """A block's points; it is deleted, unless another is put at the same step."""
         found = []
         for space in (keys.VALUES, keys.TIMES):
@@ -318,7 +350,7 @@ class BatchBuilder:
         self.writes[keys.block(keys.HEAD, *sequence, first_step)] = None
         return decode_block(found[0], found[1], flags)
 
-    def _put_blocks(self, sequence: tuple[Any, ...], blocks: list[Points]) -> list[Summary]:
+    def _put_blocks(self, sequence: Sequence, blocks: list[Points]) -> list[Summary]:
         heads = []
         for block in blocks:
             head = summarize(block)

@@ -22,7 +22,7 @@ INTS, FLOATS, REPEATED = 1, 2, 4
 _SUMMARY = struct.Struct("<BBBBIQqqddddqqqqQQQ")
 
 Columns = dict[str, NDArray[Any]]
-_TYPES = {
+_TYPES: dict[str, np.dtype[Any]] = {
     "step": np.dtype("<i8"),
     "value": np.dtype("<f8"),
     "epoch": np.dtype("<f8"),
@@ -52,19 +52,20 @@ class Points:
         return Points({name: column[which] for name, column in self.columns.items()}, self.flags)
 
 
+_NO_POINTS = Points({name: np.empty(0, kind) for name, kind in _TYPES.items()}, 0)
+
+
 def empty_points() -> Points:
-    return Points({name: np.empty(0, kind) for name, kind in _TYPES.items()}, 0)
+    return _NO_POINTS
 
 
 def concatenate(parts: list[Points]) -> Points:
     parts = [part for part in parts if len(part)]
-    if len(parts) == 1:
-        return parts[0]
+    if len(parts) < 2:
+        return parts[0] if parts else _NO_POINTS
     flags = 0
     for part in parts:
         flags |= part.flags
-    if not parts:
-        return empty_points()
     return Points({name: np.concatenate([part[name] for part in parts]) for name in _TYPES}, flags)
 
 

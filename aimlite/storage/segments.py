@@ -7,6 +7,7 @@ segment with a footer, points are read only when somebody asks for them.
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,15 @@ class Segment:
         self.writer = writer
         self.number = number
         self.held = True
-        self.complete = False  # nothing will be added any more
+        self.complete = False  # nothing will be added any more, and nobody holds it
         self.runs: dict[str, SegmentRun] = {}
         self.size = 0
         self.orphans = False  # something names a run whose OPEN was lost
         self._run_of_number: dict[int, SegmentRun] = {}
         self._absorbed = 0
         self._points: ext.JournalReader | None = None
+        self._points_lock = threading.Lock()
+        self._by_footer = False
         self._fd = -1
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -111,7 +114,7 @@ class Segment:
     @property
     def end(self) -> int:
         """Up to where the file is taken in."""
-        return self.size if self._points is None else self._reader.offset
+        return self._reader.offset if self._points is self._reader else self.size
 
     @property
     def start_order(self) -> int:
@@ -120,7 +123,8 @@ class Segment:
 
     @property
     def rotated(self) -> bool:
-        return self._reader.ended
+        """Whether its writer went on in the next segment."""
+        return self._by_footer or self._reader.ended
 
     def is_replaced(self) -> bool:
         """Whether a repair put another file in the place of a damaged one."""
@@ -132,15 +136,19 @@ class Segment:
             return
         fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._take_in(fd)
+            if self._by_footer:
+                self._probe(fd)
+            else:
+                self._take_in(fd)
         finally:
             os.close(fd)
 
     def demand_points(self) -> None:
         """Reads the points of a segment of which only the footer was read."""
-        if self._points is None:
-            self._read_points(self._fd)
-            self._let_go()
+        with self._points_lock:
+            if self._points is None:
+                self._read_points(self._fd)
+                self._let_go()
 
     def _read_points(self, fd: int) -> None:
         reader = ext.JournalReader(self._header, self.writer, self.number)
@@ -163,7 +171,8 @@ class Segment:
     def last_order(self, run: SegmentRun, limit: int) -> int:
         """The newest order of what the segment holds of a run before `limit`."""
         newest = 0
-        for offset, order, *_ in (*run.opens, *run.ends, *run.params, *run.properties):
+        records: list[tuple[Any, ...]] = [*run.opens, *run.ends, *run.params, *run.properties]
+        for offset, order, *_ in records:
             if offset < limit:
                 newest = max(newest, order)
         if self._points is not None:
@@ -194,8 +203,14 @@ class Segment:
             self.runs.clear()
             self._run_of_number.clear()
             return False  # read the whole, which finds out what is wrong where
-        self.held, self.complete = False, True
+        self._by_footer = True
+        self._probe(fd)
         return True
+
+    def _probe(self, fd: int) -> None:
+        """A writer lets go of a segment when its runs are declared in the next one: until then a footer does not tell that they are no longer written."""
+        self.held = is_held(fd)
+        self.complete = not self.held
 
     def _take_in(self, fd: int) -> None:
         # Probed before reading: a writer that lets go between the two leaves more to read at the next refresh, never less.
@@ -253,7 +268,8 @@ class SegmentView:
         return run if run is not None and run.offset < self.limit else None
 
     def run_hashes(self) -> list[str]:
-        return [run_hash for run_hash, run in self.segment.runs.items() if run.offset < self.limit]
+        runs = list(self.segment.runs.items())  # another thread may be adding to it
+        return [run_hash for run_hash, run in runs if run.offset < self.limit]
 
     def demand_intact(self) -> None:
         """Raises CorruptionError when a part of the segment is damaged."""
@@ -277,7 +293,8 @@ class SegmentView:
         opens = [entry for entry in run.opens if entry[0] < self.limit]
         ends = [entry for entry in run.ends if entry[0] < self.limit]
         open_numbers: set[int] = set()
-        for offset, _, number, *rest in sorted([*opens, *ends]):
+        both: list[tuple[Any, ...]] = [*opens, *ends]
+        for _, _, number, *rest in sorted(both):
             if len(rest) == 1:
                 open_numbers.add(number)
             else:

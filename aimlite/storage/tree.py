@@ -81,7 +81,6 @@ class _RocksTree:
     def scan(self, bounds: keys.Range, reverse: bool = False) -> Iterator[Entry]:
         begin, end = bounds
         options = ReadOptions()
-        options.set_iterate_lower_bound(begin)
         if end is not None:
             options.set_iterate_upper_bound(end)
         try:
@@ -94,7 +93,10 @@ class _RocksTree:
                 it.seek_to_last()
             step = it.prev if reverse else it.next
             while it.valid():
-                yield it.key(), it.value()
+                key = it.key()
+                if key < begin:  # only backwards: a lower bound set in the read options is not kept to
+                    break
+                yield key, it.value()
                 step()
             it.status()
         except (GeneratorExit, AimliteError):
@@ -102,14 +104,29 @@ class _RocksTree:
         except Exception as error:
             raise _translated(error, self.path) from None
 
+    def files(self) -> list[str]:
+        """The names of the live SST files."""
+        return sorted(entry["name"].lstrip("/") for entry in self._db.live_files())
+
 
 class TreeReader(_RocksTree):
-    """A secondary instance: the tree as of the last `catch_up`."""
+    """A secondary instance: the tree as of the last `catch_up`.
+
+    rocksdict writes a small file of its own into any database it opens. Where it may not (a read-only medium, somebody else's repo), the files are linked into a
+    directory of ours, which stays as it is: catching up then means opening anew.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._scratch = tempfile.mkdtemp(prefix="aimlite-reader-")
+        self._scratch = Path(tempfile.mkdtemp(prefix="aimlite-reader-"))
+        self._follows = True
         try:
-            db = Rdict(str(path), _options(), access_type=AccessType.secondary(self._scratch))
+            try:
+                db = Rdict(str(path), _options(), access_type=AccessType.secondary(str(self._scratch)))
+            except Exception as error:
+                if not isinstance(_translated(error, path, opening=True), PermissionError):
+                    raise
+                self._follows = False
+                db = _open_links(path, self._scratch)
         except Exception as error:
             shutil.rmtree(self._scratch, ignore_errors=True)
             raise _translated(error, path, opening=True) from None
@@ -117,6 +134,8 @@ class TreeReader(_RocksTree):
         _open_readers.add(self)
 
     def catch_up(self) -> None:
+        if not self._follows:
+            raise TreeMoved("a tree opened by links does not follow")
         try:
             self._db.try_catch_up_with_primary()
         except Exception as error:
@@ -133,6 +152,17 @@ class TreeReader(_RocksTree):
         """Gives up the handle in a forked child, where closing or freeing it would wait for threads that the child does not have."""
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
         self._db = _Abandoned()
+
+
+def _open_links(path: Path, scratch: Path) -> Rdict:
+    links = scratch / "tree"
+    links.mkdir()
+    for entry in os.scandir(path):
+        if entry.name.endswith(".sst") or entry.name.startswith(("CURRENT", "MANIFEST", "OPTIONS", "IDENTITY")):
+            os.symlink(entry.path, links / entry.name)
+    options = _options()
+    options.set_db_log_dir(str(scratch))
+    return Rdict(str(links), options, access_type=AccessType.read_only(False))
 
 
 class _Abandoned:
@@ -181,9 +211,14 @@ class TreeWriter(_RocksTree):
         except Exception as error:
             raise _translated(error, self.path) from None
 
-    def files(self) -> list[str]:
-        """The names of the live SST files."""
-        return sorted(entry["name"].lstrip("/") for entry in self._db.live_files())
+    @contextlib.contextmanager
+    def keeping_files(self) -> Iterator[None]:
+        """Files that are compacted away within stay on disk until its end."""
+        pin = self._db.iter(ReadOptions())
+        try:
+            yield
+        finally:
+            del pin
 
     def compact(self, at_files: int = L0_FILES_TO_COMPACT, timeout_s: float = 3600.0) -> bool:
         """Lets RocksDB compact what has piled up when level 0 holds `at_files` or more; returns whether it did."""
@@ -266,7 +301,7 @@ def _options() -> Options:
 
 def _without_wal() -> WriteOptions:
     options = WriteOptions()
-    options.disable_wal = True
+    options.disable_wal = True  # type: ignore[assignment,method-assign] # rocksdict's stub has a method where there is a property
     return options
 
 
@@ -276,6 +311,8 @@ _ANY_FILE = re.compile(r"(/\S*?\d{6}\.(?:sst|log)|/\S*?(?:MANIFEST-\d+|CURRENT|O
 
 def _translated(error: Exception, path: Path, opening: bool = False) -> Exception:
     """RocksDB's exceptions, all of which are a bare Exception with a text, as ours."""
+    if isinstance(error, OSError | AimliteError):
+        return error
     text = str(error)
     bad = _BAD_FILE.search(text)
     named = _ANY_FILE.search(text)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgpack
 
 from aimlite._ext import blocks as ext
-from aimlite._ext.keys import unpack
+from aimlite._ext.keys import pack, unpack
 from aimlite.errors import CorruptionError
 from aimlite.storage import keys, params
 from aimlite.storage.blobs import get_blob
@@ -145,7 +145,7 @@ class View:
         found: dict[bytes, SequenceId] = {}
         for key, _ in self.tree.scan(keys.sequences_of_run(run_hash)):
             _, name, context = unpack(key, 1)
-            packed = keys.pack((name, context))
+            packed = pack((name, context))
             found[packed] = SequenceId(run_hash, name, context, packed)
         for segment, run in self._intact(run_hash):
             for packed, record in segment.sequences(run).items():
@@ -154,7 +154,7 @@ class View:
 
     def sequence(self, run_hash: str, name: str, context: dict[str, Any]) -> SequenceId | None:
         """The sequence if it has points."""
-        sequence = SequenceId(run_hash, name, context, keys.pack((name, context)))
+        sequence = SequenceId(run_hash, name, context, pack((name, context)))
         if self.tree.get(keys.of_run(run_hash, name, context)) is not None:
             return sequence
         held = any(sequence.packed in segment.sequences(run) for segment, run in self._intact(run_hash))
@@ -210,13 +210,14 @@ class View:
             whole = self.points(sequence)
             return whole["step"], whole["value"]
         fresh = resolve(fresh)
-        steps, values = np.empty(summary.count + len(fresh), "<i8"), np.empty(summary.count + len(fresh), "<f8")
+        steps, values = np.empty(summary.count + len(fresh), np.int64), np.empty(summary.count + len(fresh))
         into_steps, into_values = steps[: summary.count], values[: summary.count]
         at = 0
         for _, data in self.tree.scan(sequence.blocks(keys.VALUES)):
             at += ext.decode_values_into(data, into_steps, into_values, at)
         self._demand_count(sequence, summary, at)
-        steps[at:], values[at:] = fresh["step"], fresh["value"]
+        if len(fresh):
+            steps[at:], values[at:] = fresh["step"], fresh["value"]
         return steps, values
 
     def heads(self, sequence: SequenceId) -> list[Summary]:
@@ -284,17 +285,23 @@ def load_params(tree: Tree, run_hash: str, path: keys.Path, into: params.ParamTr
 
 
 class _Handle:
-    """An open tree and how many views use it."""
+    """An open tree and the views that use it."""
 
     def __init__(self, tree: TreeReader, signature: tuple[int, ...]) -> None:
         self.tree = tree
         self.signature = signature
-        self.views = 0
         self.retired = False
+        self._views: weakref.WeakSet[View] = weakref.WeakSet()
 
-    def release(self) -> None:
-        self.views -= 1
-        if self.retired and not self.views:
+    def add(self, view: View) -> None:
+        self._views.add(view)
+        weakref.finalize(view, self.close_if_unused).atexit = False
+
+    def is_used(self) -> bool:
+        return next(iter(self._views), None) is not None
+
+    def close_if_unused(self) -> None:
+        if self.retired and not self.is_used():
             self.tree.close()
 
 
@@ -311,6 +318,7 @@ class Reader:
         self._handle: _Handle | None = None
         self._segments: dict[tuple[int, int], Segment] = {}
         self._merged: dict[int, tuple[int, list[int]]] = {}
+        self._last: View | None = None
 
     def read(self, task: Callable[[View], T]) -> T:
         """What `task` makes of a view; once more with a new view when a compaction took a file from under it."""
@@ -343,32 +351,35 @@ class Reader:
 
     def _try_view(self, attempt: int) -> View | None:
         names = self.layout.list_journals()  # before the tree: a segment merged in between is found in one of the two
-        self._refresh_tree()
+        moved = self._refresh_tree()
         tree: Tree = EmptyTree() if self._handle is None else self._handle.tree
         try:
             waiting = [name for name in names if not self._is_merged(tree, *name)]
-            for gone in self._segments.keys() - set(waiting):
-                del self._segments[gone]
-            segments = []
-            for writer, number in waiting:
-                segment = self._segments.get((writer, number))
-                if segment is None or segment.is_replaced():
-                    segment = self._segments[writer, number] = Segment(self.layout.journal(writer, number), writer, number)
-                else:
-                    segment.refresh()
-                segments.append(SegmentView(segment, segment.end, segment.held))
+            segments = [self._segment(*name) for name in waiting]
         except FileNotFoundError:
             return None  # merged since it was listed
         except TreeMoved:
             self._retire()
             return None
+        for gone in self._segments.keys() - set(waiting):
+            del self._segments[gone]
         if attempt < 5 and any(s.segment.rotated and not self._has_successor(s.segment, tree) for s in segments):
             return None  # the writer went on in a segment made after the listing
-        view = View(self.layout, tree, segments)
+        if self._last is not None and not moved and self._last.segments == segments:
+            return self._last
+        self._last = view = View(self.layout, tree, segments)
         if self._handle is not None:
-            self._handle.views += 1
-            weakref.finalize(view, self._handle.release).atexit = False
+            self._handle.add(view)
         return view
+
+    def _segment(self, writer: int, number: int) -> SegmentView:
+        """The segment as it is now."""
+        segment = self._segments.get((writer, number))
+        if segment is None or segment.is_replaced():
+            segment = self._segments[writer, number] = Segment(self.layout.journal(writer, number), writer, number)
+        else:
+            segment.refresh()
+        return SegmentView(segment, segment.end, segment.held)
 
     def _has_successor(self, segment: Segment, tree: Tree) -> bool:
         following = (segment.writer, segment.number + 1)
@@ -381,19 +392,22 @@ class Reader:
         below, others = self._merged[writer]
         return segment < below or segment in others
 
-    def _refresh_tree(self) -> None:
+    def _refresh_tree(self) -> bool:
+        """Brings the tree up to the file `generation`; returns whether it moved."""
         signature = self._signature()
         if signature is None:  # nothing was ever merged, or the repo was removed
+            moved = self._handle is not None
             self._retire()
-            return
+            return moved
         if self._handle is not None and self._handle.signature == signature:
-            return
+            return False
+        self._last = None  # it would count as a user of the tree
         self._merged.clear()
         for attempt in range(20):
             signature = self._signature() or signature
             wanted = self._wanted_generation()
             try:
-                if self._handle is not None and (self._handle.views or attempt % 4 == 3):
+                if self._handle is not None and (self._handle.is_used() or attempt % 4 == 3):
                     self._retire()
                 if self._handle is None:
                     self._handle = _Handle(TreeReader(self.layout.tree), signature)
@@ -406,7 +420,7 @@ class Reader:
                 continue
             if reached >= wanted:
                 self._handle.signature = signature
-                return
+                return True
             time.sleep(0.001 * attempt)
         self._retire()
         raise CorruptionError(f"the tree cannot be brought to generation {wanted}, which the file `generation` names", self.layout.tree)
@@ -426,12 +440,11 @@ class Reader:
             raise CorruptionError(f"the generation is no number: {text[:40]!r}", self.layout.generation, 0) from None
 
     def _retire(self) -> None:
-        handle, self._handle = self._handle, None
+        handle, self._handle, self._last = self._handle, None, None
         self._merged.clear()
         if handle is not None:
             handle.retired = True
-            if not handle.views:
-                handle.tree.close()
+            handle.close_if_unused()
 
 
 _readers: weakref.WeakSet[Reader] = weakref.WeakSet()

@@ -27,6 +27,7 @@ from aimlite.storage.runs import STATUS_CODES
 SEGMENT_BYTES = 8 << 20
 SEGMENT_AGE_S = 600.0
 _CONTINUED = 1
+_MAX_UNSYNCED = 256
 
 _writers: dict[str, Writer] = {}
 _writers_lock = threading.Lock()
@@ -42,6 +43,13 @@ def writer_for(layout: Layout) -> Writer:
         return writer
 
 
+def end_segment(layout: Layout) -> None:
+    """Ends the present segment of this process's writer on a repo, if there is one, so that it can be merged."""
+    writer = _writers.get(os.path.realpath(layout.base))
+    if writer is not None:
+        writer.end_segment()
+
+
 class Writer:
     """Opens runs for writing, rotates segments, forces them to disk, and ends everything when the process ends."""
 
@@ -53,6 +61,8 @@ class Writer:
         self._open: dict[int, Recorder] = {}
         self._unsynced: list[Path] = []
         self._syncer: _Syncer | None = None
+        self._pid = os.getpid()
+        self._in_hand: set[int] = set()  # locked descriptors that the journal does not have yet, or no longer: a forked child has to close them
         self.journal = ext.JournalWriter(self._rotate, self._restart, SEGMENT_BYTES, int(SEGMENT_AGE_S * 1e6))
         self._start()
 
@@ -91,7 +101,7 @@ class Writer:
                 _sync_file(self._unsynced[0])
                 self._unsynced.pop(0)
             self._sync_directory()
-        self.journal.sync()
+            self.journal.sync()
 
     def sync_every(self, interval_s: float) -> None:
         """Forces what was written to the disk at least every `interval_s` seconds from now on."""
@@ -125,10 +135,13 @@ class Writer:
 
     def after_fork(self) -> None:
         """In the child: locks held by threads that the child does not have are replaced; runs open in the parent count as inherited."""
+        self._pid = os.getpid()
         self._lock = threading.RLock()
         self._rotating = False
         self._syncer = None
         self._unsynced = []
+        while self._in_hand:
+            self._release(self._in_hand.pop())
         for recorder in self._open.values():
             recorder.was_inherited()
 
@@ -142,11 +155,16 @@ class Writer:
         writer, order = int.from_bytes(os.urandom(8), "little"), max(ext.now_us(), self.journal.order + 1)
         if not self.journal.closed:
             self._release(self.journal.detach())
-        self.journal.attach(self._create(writer, 0, order), writer, 0, order)
+        fd = self._create(writer, 0, order)
+        self.journal.attach(fd, writer, 0, order)
+        self._in_hand.discard(fd)
+        self._sync_directory_for_power()
         helper.merge_if_due(self.layout, names_only=True)
 
     def _restart(self) -> None:
         """A fork closed the journal: this process goes on as a writer of its own."""
+        if self._pid != os.getpid():
+            self.after_fork()  # a C library's fork does not pass through Python
         with self._lock:
             if self.journal.closed:
                 self._start()
@@ -170,10 +188,15 @@ class Writer:
                     return
                 ended = self.layout.journal(journal.writer, journal.segment)
                 old = journal.rotate(fd, segment, order)
+                self._in_hand.discard(fd)
+                self._in_hand.add(old)
                 for recorder in here:
                     payload = recorder.number.to_bytes(4, "little") + bytes([_CONTINUED | 2 * recorder.is_inherited]) + recorder.run_hash.encode()
                     journal.append([(ext.OPEN, payload)])
                     recorder.opened()
+                self._sync_directory_for_power()
+                if len(self._unsynced) >= _MAX_UNSYNCED:  # nobody syncs: forget what was merged, which is durable
+                    self._unsynced = [path for path in self._unsynced if path.exists()]
                 self._unsynced.append(ended)
                 self._release(old)
             finally:
@@ -184,6 +207,7 @@ class Writer:
         path = self.layout.journal(writer, segment)
         hidden = path.with_name("." + journal_name(writer, segment))
         fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._in_hand.add(fd)
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -194,7 +218,7 @@ class Writer:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.rename(hidden, path)
         except BaseException:
-            os.close(fd)
+            self._release(fd)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(hidden)
             raise
@@ -202,13 +226,19 @@ class Writer:
         return fd
 
     def _release(self, fd: int) -> None:
+        self._in_hand.discard(fd)
         if fd >= 0:
             os.close(fd)
 
+    def _sync_directory_for_power(self) -> None:
+        if any(recorder.power for recorder in self._open.values()):
+            self._sync_directory()
+
     def _sync_directory(self) -> None:
         if not self._directory_synced:
-            sync_directory(self.layout.journals)
-            sync_directory(self.layout.base)
+            _sync_file(self.layout.version)
+            for directory in (self.layout.journals, self.layout.base, self.layout.base.parent):
+                sync_directory(directory)
             self._directory_synced = True
 
 
@@ -221,7 +251,7 @@ class _Syncer(threading.Thread):
         self.pid = os.getpid()
         self._writer = weakref.ref(writer)
         self._stopped = threading.Event()
-        self._synced = 0
+        self._synced = (0, 0)  # epoch and offset of the journal
         self.start()
 
     def stop(self) -> None:

@@ -444,6 +444,12 @@ SAMPLES: dict[str, bytes] = {
     "times with epochs": encode_times(
         np.arange(3) ** 20, np.arange(3, dtype=np.uint64) + 2**60, np.arange(3, dtype=np.uint64), b"\0\1\0", np.array([0.5, np.nan, 1.0])
     ),
+    "orders of their own": encode_times(
+        np.arange(9) ** 9, np.arange(9, dtype=np.uint64) ** 2 + 2**50, np.zeros(9, np.uint64), bytes(9), np.zeros(9)
+    ),
+    "regular orders of their own": encode_times(
+        np.arange(9) ** 9, np.arange(9, dtype=np.uint64) + 2**50, np.zeros(9, np.uint64), bytes(9), np.zeros(9)
+    ),
     "300 writers": encode_times(
         np.arange(300), np.arange(300, dtype=np.uint64), np.arange(300, dtype=np.uint64), bytes(300), np.arange(300) // 3 * 0.5
     ),
@@ -574,7 +580,7 @@ def test_random_bytes(data: bytes, good_crc: bool) -> None:
     check_hostile(resealed(data) if good_crc else data)
 
 
-modes = st.sampled_from([0, 1, 2, 4, 8])
+modes = st.sampled_from([0, 1, 2, 4, 8, 16, 17, 18, 20, 24])
 
 
 @given(st.sampled_from([0x54, 0x56]), modes, modes, st.integers(1, 9), st.binary(max_size=90))
@@ -599,7 +605,7 @@ def mutations(block: bytes, rng: random.Random, n: int) -> Iterator[bytes]:
             elif kind == 3 and out:
                 out[at % len(out)] = rng.choice([0, 1, 2, 3, 4, 8, 0x7F, 0x80, 0xF8, 0xFF, rng.randrange(256)])
             elif kind == 4 and len(out) > 17:
-                out[rng.choice([2, 3, 4, 12, 13, 14])] = rng.choice([0, 1, 2, 3, 4, 8, 9])
+                out[rng.choice([2, 3, 4, 12, 13, 14])] = rng.choice([0, 1, 2, 3, 4, 8, 9, 16, 17, 18, 20, 24, 32])
             else:
                 source = rng.randint(0, len(out))
                 out[at:at] = out[source : source + rng.choice([1, 2, 4, 8])]

@@ -130,6 +130,9 @@ def encode_orders(orders: Sequence[int], times: Sequence[int]) -> tuple[int, byt
     if not any(numbers):
         return 0, b""
     width = width_of(numbers)
+    own, own_bytes = encode_time_column([signed(order) for order in orders])
+    if own < width:
+        return 16 | own, own_bytes
     return width, column(numbers, width)
 
 
@@ -252,6 +255,8 @@ def decode_time_column(of: Reader, mode: int, n: int) -> list[int]:
 
 
 def decode_orders(of: Reader, mode: int, times: Sequence[int]) -> list[int]:
+    if mode & 16:
+        return [order % MODULUS for order in decode_time_column(of, mode & 15, len(times))]
     numbers = [unzigzag(number) for number in of.column(len(times), mode)] if mode else [0] * len(times)
     return [(time + number) % MODULUS for time, number in zip(times, numbers, strict=True)]
 
