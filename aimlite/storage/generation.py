@@ -24,10 +24,13 @@ def write_generation(layout: Layout, tree: TreeReader | TreeWriter) -> None:
     reached, names = tree_generation(tree), tree.files()
     try:
         old, known = read_generation(layout)
-        if old == reached and sorted(known) == names:
-            return
     except (FileNotFoundError, CorruptionError):
         known = {}
+    else:
+        if old == reached and sorted(known) == names:
+            return
+        if old > reached:  # a damaged tree may open as it once was
+            raise CorruptionError(f"the tree is at generation {reached}, the file `generation` says {old}", layout.tree)
     files = {name: known.get(name) or file_checksum(layout.tree / name) for name in names}
     write_file(layout.generation, encode_generation(reached, files))
 

@@ -17,7 +17,7 @@ import msgpack
 import numpy as np
 
 from aimlite._ext.keys import unpack
-from aimlite.errors import AimliteError, CorruptionError
+from aimlite.errors import CorruptionError
 from aimlite.storage import generation, keys, params
 from aimlite.storage.layout import Layout
 from aimlite.storage.locks import is_path_held, lease
@@ -35,7 +35,7 @@ from aimlite.storage.points import (
 )
 from aimlite.storage.runs import WriterEntry, decode_writer_entry, derive_state, index_properties
 from aimlite.storage.segments import Segment, SegmentRun, SegmentView
-from aimlite.storage.tree import Tree, TreeReader, TreeWriter, tree_generation
+from aimlite.storage.tree import Tree, TreeMoved, TreeReader, TreeWriter, tree_generation
 from aimlite.storage.view import load_params
 
 _BATCH_BYTES = 48 << 20
@@ -85,14 +85,17 @@ def merge(layout: Layout, wait: bool) -> MergeReport:
 
 
 def _catch_up_generation(layout: Layout) -> None:
-    """A merger killed after its commit or compaction may have left the old one, and opening the tree for writing removes files."""
+    """Before the tree is opened for writing, which removes the files that it does not know: a merger killed after its commit or compaction may have left an old
+    `generation`; and a damaged MANIFEST may open as an old tree, whose newer files must not go. Raises CorruptionError."""
     if layout.tree.exists():
-        with contextlib.suppress(AimliteError):  # if it does not open, opening it for writing says why
+        try:
             tree = TreeReader(layout.tree)
-            try:
-                generation.write_generation(layout, tree)
-            finally:
-                tree.close()
+        except TreeMoved as error:
+            raise CorruptionError(f"the tree cannot be read: {error}", layout.tree) from None
+        try:
+            generation.write_generation(layout, tree)
+        finally:
+            tree.close()
 
 
 def _compact(layout: Layout, tree: TreeWriter, report: MergeReport) -> None:

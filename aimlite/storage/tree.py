@@ -67,6 +67,8 @@ class EmptyTree:
 
 
 class _RocksTree:
+    _writes = False
+
     def __init__(self, db: Any, path: Path) -> None:
         self._db = db
         self.path = path
@@ -75,7 +77,7 @@ class _RocksTree:
         try:
             value: bytes | None = self._db.get(key)
         except Exception as error:
-            raise _translated(error, self.path) from None
+            raise _translated(error, self.path, writing=self._writes) from None
         return value
 
     def scan(self, bounds: keys.Range, reverse: bool = False) -> Iterator[Entry]:
@@ -102,7 +104,7 @@ class _RocksTree:
         except (GeneratorExit, AimliteError):
             raise
         except Exception as error:
-            raise _translated(error, self.path) from None
+            raise _translated(error, self.path, writing=self._writes) from None
 
     def files(self) -> list[str]:
         """The names of the live SST files."""
@@ -192,6 +194,8 @@ atexit.register(_close_readers)
 class TreeWriter(_RocksTree):
     """The read-write instance, for the holder of the lease, in a process of its own."""
 
+    _writes = True
+
     def __init__(self, path: Path) -> None:
         if not path.exists():
             _make_tree(path)
@@ -209,7 +213,7 @@ class TreeWriter(_RocksTree):
             self._db.write(writes, _without_wal())
             self._db.flush()
         except Exception as error:
-            raise _translated(error, self.path) from None
+            raise _translated(error, self.path, writing=True) from None
 
     @contextlib.contextmanager
     def keeping_files(self) -> Iterator[None]:
@@ -233,14 +237,14 @@ class TreeWriter(_RocksTree):
                 time.sleep(0.01)
             self._db.set_options({"disable_auto_compactions": "true"})
         except Exception as error:
-            raise _translated(error, self.path) from None
+            raise _translated(error, self.path, writing=True) from None
         return True
 
     def close(self) -> None:
         try:
             self._db.close()
         except Exception as error:
-            raise _translated(error, self.path) from None
+            raise _translated(error, self.path, writing=True) from None
 
 
 def tree_generation(tree: Tree) -> int:
@@ -281,7 +285,7 @@ def _open_for_writing(path: Path) -> Rdict:
     try:
         return Rdict(str(path), options)
     except Exception as error:
-        raise _translated(error, path, opening=True) from None
+        raise _translated(error, path, opening=True, writing=True) from None
 
 
 def _options() -> Options:
@@ -309,8 +313,8 @@ _BAD_FILE = re.compile(r"in (?P<path>/\S+\.sst) offset (?P<offset>\d+)")
 _ANY_FILE = re.compile(r"(/\S*?\d{6}\.(?:sst|log)|/\S*?(?:MANIFEST-\d+|CURRENT|OPTIONS-\d+))")
 
 
-def _translated(error: Exception, path: Path, opening: bool = False) -> Exception:
-    """RocksDB's exceptions, all of which are a bare Exception with a text, as ours."""
+def _translated(error: Exception, path: Path, opening: bool = False, writing: bool = False) -> Exception:
+    """RocksDB's exceptions, all of which are a bare Exception with a text, as ours. writing: nobody else removes files, so one that is missing is damage."""
     if isinstance(error, OSError | AimliteError):
         return error
     text = str(error)
@@ -322,11 +326,11 @@ def _translated(error: Exception, path: Path, opening: bool = False) -> Exceptio
         return OSError(errno.EFBIG, f"{os.strerror(errno.EFBIG)}: {text}", str(path))
     if "Permission denied" in text or "Read-only file system" in text:
         return PermissionError(errno.EACCES, text, str(path))
-    if "No such file" in text:
+    if "No such file" in text and not writing:
         return TreeMoved(text)
     if bad:
         return CorruptionError(text, bad["path"], int(bad["offset"]))
-    if "Corruption" in text or opening and "lock" not in text.lower():
+    if "Corruption" in text or "No such file" in text or opening and "lock" not in text.lower():
         return CorruptionError(f"the tree cannot be read: {text}", named[1] if named else path)
     return AimliteError(f"the tree at {path}: {text}")
 

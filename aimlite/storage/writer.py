@@ -30,7 +30,7 @@ _CONTINUED = 1
 _MAX_UNSYNCED = 256
 
 _writers: dict[str, Writer] = {}
-_writers_lock = threading.Lock()
+_writers_lock = threading.RLock()
 
 
 def writer_for(layout: Layout) -> Writer:
@@ -62,7 +62,6 @@ class Writer:
         self._unsynced: list[Path] = []
         self._syncer: _Syncer | None = None
         self._pid = os.getpid()
-        self._in_hand: set[int] = set()  # locked descriptors that the journal does not have yet, or no longer: a forked child has to close them
         self.journal = ext.JournalWriter(self._rotate, self._restart, SEGMENT_BYTES, int(SEGMENT_AGE_S * 1e6))
         self._start()
 
@@ -133,6 +132,13 @@ class Writer:
             self._release(self.journal.detach())
         helper.merge_if_due(self.layout)
 
+    def before_fork(self) -> None:
+        """Waits until no segment is being begun or let go of: the child would share the lock of a file that it does not know of, and keep it."""
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        self._lock.release()
+
     def after_fork(self) -> None:
         """In the child: locks held by threads that the child does not have are replaced; runs open in the parent count as inherited."""
         self._pid = os.getpid()
@@ -140,8 +146,6 @@ class Writer:
         self._rotating = False
         self._syncer = None
         self._unsynced = []
-        while self._in_hand:
-            self._release(self._in_hand.pop())
         for recorder in self._open.values():
             recorder.was_inherited()
 
@@ -155,9 +159,7 @@ class Writer:
         writer, order = int.from_bytes(os.urandom(8), "little"), max(ext.now_us(), self.journal.order + 1)
         if not self.journal.closed:
             self._release(self.journal.detach())
-        fd = self._create(writer, 0, order)
-        self.journal.attach(fd, writer, 0, order)
-        self._in_hand.discard(fd)
+        self.journal.attach(self._create(writer, 0, order), writer, 0, order)
         self._sync_directory_for_power()
         helper.merge_if_due(self.layout, names_only=True)
 
@@ -188,8 +190,6 @@ class Writer:
                     return
                 ended = self.layout.journal(journal.writer, journal.segment)
                 old = journal.rotate(fd, segment, order)
-                self._in_hand.discard(fd)
-                self._in_hand.add(old)
                 for recorder in here:
                     payload = recorder.number.to_bytes(4, "little") + bytes([_CONTINUED | 2 * recorder.is_inherited]) + recorder.run_hash.encode()
                     journal.append([(ext.OPEN, payload)])
@@ -207,7 +207,6 @@ class Writer:
         path = self.layout.journal(writer, segment)
         hidden = path.with_name("." + journal_name(writer, segment))
         fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        self._in_hand.add(fd)
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -218,7 +217,7 @@ class Writer:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.rename(hidden, path)
         except BaseException:
-            self._release(fd)
+            os.close(fd)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(hidden)
             raise
@@ -226,7 +225,6 @@ class Writer:
         return fd
 
     def _release(self, fd: int) -> None:
-        self._in_hand.discard(fd)
         if fd >= 0:
             os.close(fd)
 
@@ -305,13 +303,25 @@ def _close_writers() -> None:
             warnings.warn(f"a run could not be ended at exit and will show as interrupted: {error}", RuntimeWarning, stacklevel=1)
 
 
+def _before_fork() -> None:
+    _writers_lock.acquire()
+    for writer in _writers.values():
+        writer.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for writer in _writers.values():
+        writer.after_fork_in_parent()
+    _writers_lock.release()
+
+
 def _after_fork_in_child() -> None:
     global _writers_lock
-    _writers_lock = threading.Lock()
+    _writers_lock = threading.RLock()
     for writer in _writers.values():
         writer.after_fork()
 
 
 sys.excepthook = _note_exception(sys.excepthook)
 atexit.register(_close_writers)
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

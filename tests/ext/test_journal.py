@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -788,12 +789,8 @@ def mutated(rng: random.Random) -> bytes:
 def hostile(seed: int) -> None:
     rng = random.Random(seed)
     data = mutated(rng)
-    agree(
-        data,
-        [rng.randrange(len(data) + 1) for _ in range(rng.randrange(3))]
-        if not reference.decode_journal(data, WRITER, SEGMENT).damage
-        else [],
-    )
+    if not agree(data).damage:  # a damaged file may say something else while its end is not there yet
+        agree(data, [rng.randrange(len(data) + 1) for _ in range(rng.randrange(3))])
     assert agree(ext.salvage(data, WRITER, SEGMENT)).torn == 0
     noise = rng.randbytes(rng.randrange(200))
     for call in (
@@ -801,10 +798,8 @@ def hostile(seed: int) -> None:
         lambda: ext.decode_record(noise, WRITER, SEGMENT),
         lambda: ext.decode_file_header(noise),
     ):
-        try:
+        with contextlib.suppress(CorruptionError):
             call()
-        except CorruptionError:
-            pass
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=60, deadline=None)

@@ -1,4 +1,4 @@
-"""Journals in plain Python ("Journals" in docs/format.md): records are made one by one, a file is taken apart into groups, damage and a torn tail."""
+"""Journals in plain Python ("Journals" in docs/format.md): records are made one by one, a file is taken apart into groups and damage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reference.blocks import crc32c, regular
+from reference.blocks import crc32c, regular, signed
 from reference.keys import pack, unpack
 
 MAGIC = b"AIMLJRNL"
@@ -212,7 +212,7 @@ def decode_points(record: Record) -> list[Point]:
         raise ValueError("unknown flags")
     step = None if flags & 8 else of.unpack("q")[0]
     epoch = of.unpack("d")[0] if flags & 2 else None
-    time = of.unpack("q")[0] if flags & 4 else record.order
+    time = of.unpack("q")[0] if flags & 4 else signed(record.order)
     points: list[Point] = []
     while not points or not of.done():
         (number,) = of.unpack("I")
@@ -234,7 +234,7 @@ def decode_columns(record: Record) -> list[Point]:
     else:
         steps = list(of.unpack(f"{n}q"))
     epochs = list(of.unpack("d")) * n if flags & 2 else list(of.unpack(f"{n}d")) if flags & 16 else [None] * n
-    times = list(of.unpack("q")) * n if flags & 4 else list(of.unpack(f"{n}q")) if flags & 32 else [record.order] * n
+    times = list(of.unpack("q")) * n if flags & 4 else list(of.unpack(f"{n}q")) if flags & 32 else [signed(record.order)] * n
     values = of.unpack(f"{n}f" if flags & 64 else f"{n}d")
     if not of.done():
         raise ValueError("bytes left over")

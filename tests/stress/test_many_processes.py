@@ -39,19 +39,18 @@ def test_many_processes_begin_where_nothing_exists(tmp_path: Path, start, count)
 
 @pytest.mark.parametrize("merging", [False, True], ids=["alone", "beside merges"])
 def test_many_processes_write_one_new_run(repo_path: str, tmp_path: Path, start, count, merging: bool) -> None:
-    writers, points = count(3, 8), count(1500, 20_000)
+    writers, points = count(3, 8), count(2000, 20_000)
     children = [start("shared_run.py", repo_path, "shared", who, writers, points, tmp_path / f"{who}.npz") for who in range(writers)]
-    for child in children:
-        child.wait_for("ready")
-    Repo(repo_path).close()
     others = [start("watcher.py", repo_path, "shared"), *([start("merger.py", repo_path)] if merging else [])]
+    for child in [*children, *others]:
+        child.wait_for("ready")
     for child in children:
         child.go()
     for child in children:
         child.join()
     for other in others:
         other.go()
-        (last,) = other.join()
+        last = other.join()[-1]
         assert int(re.findall(r"\d+", last)[0]) > 1, last
     winners = latest(load(tmp_path / f"{who}.npz") for who in range(writers))
     with Repo(repo_path) as repo:

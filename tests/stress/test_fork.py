@@ -1,0 +1,88 @@
+"""Forks and threads: a child never keeps its parent's run alive, ends it or hangs; threads lose nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from aimlite import Repo
+
+WAYS = [("os", "exit"), ("os", "_exit"), ("multiprocessing", "own"), ("c", "exit"), ("c", "_exit")]
+
+
+@pytest.mark.parametrize(("how", "ending"), WAYS, ids=map("-".join, WAYS))
+@pytest.mark.parametrize("scenario", ["use", "leave_alone", "vanish", "grandchildren", "many"])
+def test_a_forked_child(repo: Repo, start, scenario: str, how: str, ending: str) -> None:
+    start("forks.py", repo.path, scenario, how, ending).join()
+    run = repo.get_run("parent")
+    assert run is not None
+    assert run.status == ("failed" if scenario == "vanish" else "finished")
+
+
+@pytest.mark.parametrize("how", ["os", "multiprocessing", "c"])
+def test_a_dead_parent_s_run_is_interrupted_while_its_children_live(repo: Repo, start, how: str) -> None:
+    parent = start("forks.py", repo.path, "outlive", how, "_exit")
+    parent.wait_for("ready")
+    pids = [int(pid) for pid in parent.lines[0].split()[1:]]
+    try:
+        run, own = repo.get_run("parent"), repo.get_run("child")
+        assert run is not None
+        assert own is not None
+        assert (run.status, own.status) == ("running", "running")
+        parent.kill()
+        assert (run.status, own.status) == ("interrupted", "running")
+        assert run.end_time is not None
+        repo.merge()
+        assert (run.status, own.status) == ("interrupted", "running")
+    finally:
+        kill(pids)
+    while is_alive(pids[1]):
+        pass
+    assert own.status == "interrupted"
+
+
+def test_threads_lose_nothing(repo: Repo, start, count) -> None:
+    start("threads.py", repo.path, count(400, 5000)).join()
+    run = repo.get_run("threads")
+    assert run is not None
+    assert run.status == "finished"
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_threads_that_write_while_the_process_forks(repo: Repo, start, count, durability: str) -> None:
+    parent = start("threads_and_forks.py", repo.path, count(20, 300), durability)
+    try:
+        parent.wait_for("ready")
+        run = repo.get_run("parent")
+        assert run is not None
+        assert run.status == "running"
+        parent.kill()
+        assert run.status == "interrupted"
+        assert repo.merge()["damaged"] == []
+        assert repo._layout.list_journals() == []  # no child holds any of them
+        assert run.status == "interrupted"
+    finally:
+        parent.kill()
+        kill([int(line.split()[1]) for line in parent.lines if line.startswith("child")])
+
+
+def kill(pids: list[int]) -> None:
+    """Orphans of a child that was killed."""
+    for pid in pids:
+        if is_alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended may wait as a zombie for whoever adopted it."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        if stat.exists():
+            return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+        os.kill(pid, 0)
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return Path("/proc/self").exists() is False
