@@ -12,7 +12,7 @@ from aimlite._ext.keys import next_prefix, pack, unpack
 META, RUN, WRITER, PROPERTY, PARAM, COVER, SEQUENCE, OF_RUN, HEAD, VALUES, TIMES, PARAM_INDEX, PROPERTY_INDEX = (
     bytes([space]) for space in (0x01, 0x10, 0x11, 0x12, 0x20, 0x21, 0x30, 0x31, 0x40, 0x41, 0x42, 0x50, 0x51)
 )
-INDEX_STRING_BYTES = 256
+_INDEX_STRING_BYTES = 253  # a character that begins before is kept whole
 
 Path = tuple[str | int, ...]
 Range = tuple[bytes, bytes | None]
@@ -21,6 +21,11 @@ Range = tuple[bytes, bytes | None]
 def prefix_range(prefix: bytes) -> Range:
     """[prefix, next(prefix)): every key that begins with prefix. No upper bound is None."""
     return prefix, next_prefix(prefix)
+
+
+def _under(key: bytes) -> Range:
+    """Every key whose tuple begins with that of `key`. No element begins with ff; what goes on with ff is a longer string."""
+    return key, key + b"\xff"
 
 
 def decode(key: bytes) -> tuple[bytes, tuple[Any, ...]]:
@@ -49,7 +54,7 @@ def writer_of_run(run_hash: str, writer: int) -> bytes:
 
 
 def writers_of_run(run_hash: str) -> Range:
-    return prefix_range(WRITER + pack((run_hash,)))
+    return _under(WRITER + pack((run_hash,)))
 
 
 def property_of_run(run_hash: str, name: str) -> bytes:
@@ -57,7 +62,7 @@ def property_of_run(run_hash: str, name: str) -> bytes:
 
 
 def properties_of_run(run_hash: str) -> Range:
-    return prefix_range(PROPERTY + pack((run_hash,)))
+    return _under(PROPERTY + pack((run_hash,)))
 
 
 def param(run_hash: str, path: Path) -> bytes:
@@ -65,7 +70,7 @@ def param(run_hash: str, path: Path) -> bytes:
 
 
 def params_under(run_hash: str, path: Path) -> Range:
-    return prefix_range(PARAM + pack((run_hash, *path)))
+    return _under(PARAM + pack((run_hash, *path)))
 
 
 def cover(run_hash: str, path: Path) -> bytes:
@@ -73,7 +78,7 @@ def cover(run_hash: str, path: Path) -> bytes:
 
 
 def covers_under(run_hash: str, path: Path) -> Range:
-    return prefix_range(COVER + pack((run_hash, *path)))
+    return _under(COVER + pack((run_hash, *path)))
 
 
 def sequence(name: str, context: dict[str, Any], run_hash: str) -> bytes:
@@ -85,7 +90,7 @@ def of_run(run_hash: str, name: str, context: dict[str, Any]) -> bytes:
 
 
 def sequences_of_run(run_hash: str) -> Range:
-    return prefix_range(OF_RUN + pack((run_hash,)))
+    return _under(OF_RUN + pack((run_hash,)))
 
 
 def block(space: bytes, run_hash: str, name: str, context: dict[str, Any], first_step: int) -> bytes:
@@ -94,7 +99,7 @@ def block(space: bytes, run_hash: str, name: str, context: dict[str, Any], first
 
 
 def blocks(space: bytes, run_hash: str, name: str, context: dict[str, Any]) -> Range:
-    return prefix_range(space + pack((run_hash, name, context)))
+    return _under(space + pack((run_hash, name, context)))
 
 
 def first_step(block_key: bytes) -> int:
@@ -116,9 +121,10 @@ def index_value(value: object) -> float | str | None:
             return number
     elif isinstance(value, str):
         data = value.encode("utf-8", "surrogatepass")
-        if len(data) <= INDEX_STRING_BYTES:
-            return value
-        return data[:INDEX_STRING_BYTES].decode("utf-8", "ignore")
+        end = _INDEX_STRING_BYTES
+        while end < len(data) and data[end] & 0xC0 == 0x80:  # inside of a character
+            end += 1
+        return value if end >= len(data) else data[:end].decode("utf-8", "surrogatepass")
     raise LookupError(value)
 
 
@@ -131,4 +137,4 @@ def property_index(name: str, value: float | str | int | None, run_hash: str) ->
 
 
 def property_index_of(name: str) -> Range:
-    return prefix_range(PROPERTY_INDEX + pack((name,)))
+    return _under(PROPERTY_INDEX + pack((name,)))

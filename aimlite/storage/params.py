@@ -1,7 +1,8 @@
 """The params of one run as leaves under paths, and how sets and deletions of whole subtrees meet, in whatever order they arrive.
 
 A *stamp* is (order, writer). A set or deletion at a path hides everything older under it: where it leaves no leaf at the path itself, a *cover* remembers its
-stamp. So applying the same operations in any order ends in the same leaves.
+stamp. It also makes maps of older scalars above it, and a leaf that comes later but is older than a leaf or cover below it is dropped. So applying the same
+operations in any order ends in the same leaves.
 """
 
 from __future__ import annotations
@@ -117,12 +118,12 @@ class _Node:
             self.leaf = None
         if self.cover < stamp:
             self.cover = NEVER
-        for key in [key for key, child in self.children.items() if child.drop_older(stamp)]:
-            del self.children[key]
+        self.drop_older_below(stamp)
         return self.leaf is None and self.cover == NEVER and not self.children
 
-    def has_leaf_below(self) -> bool:
-        return any(child.leaf is not None or child.has_leaf_below() for child in self.children.values())
+    def drop_older_below(self, stamp: Stamp) -> None:
+        for key in [key for key, child in self.children.items() if child.drop_older(stamp)]:
+            del self.children[key]
 
     def walk(self, path: Path) -> Iterator[tuple[Path, _Node]]:
         yield path, self
@@ -152,9 +153,13 @@ class ParamTree:
     def apply(self, stamp: Stamp, operation: int, path: Path, leaves: Iterable[tuple[Path, Any]] = ()) -> None:
         """Takes in one operation; relative paths of leaves count from `path`. Operations of one stamp belong to one call and come in their order."""
         if operation != MORE and not self._is_hidden(path, stamp):
-            node = self._node(path)
-            node.drop_older(stamp)
-            node.cover = max(node.cover, stamp)
+            above = self._root
+            for key in path:
+                if above.leaf is not None and above.leaf[0] < stamp:
+                    above.leaf = None
+                above = above.children.setdefault(key, _Node())
+            above.drop_older(stamp)
+            above.cover = max(above.cover, stamp)
         for relative, value in leaves:
             self._set(stamp, path + tuple(relative), value)
 
@@ -164,11 +169,9 @@ class ParamTree:
         node = self._node(path)
         if node.leaf is not None and node.leaf[0] > stamp:
             return
+        node.drop_older_below(stamp)
         if node.children:
-            for child in node.children.values():
-                child.drop_older(stamp)
-            if node.has_leaf_below():
-                return  # something set later made a map of this path
+            return  # something later made a map of this path
         above = self._root
         for key in path:  # a scalar above is one no longer, unless it came later
             if above.leaf is not None:

@@ -29,9 +29,10 @@ from aimlite.storage.merge import BatchBuilder
 from aimlite.storage.points import Points, concatenate, decode_block, resolve
 from aimlite.storage.runs import WriterEntry, decode_writer_entry
 from aimlite.storage.segments import Segment
-from aimlite.storage.tree import EmptyTree, Tree, TreeReader, TreeWriter, rebuild_manifest, tree_generation
+from aimlite.storage.tree import EmptyTree, Tree, TreeMoved, TreeReader, TreeWriter, rebuild_manifest, tree_generation
 
 _COMMIT_BYTES = 32 << 20
+_PRECISION = 300  # bytes of a key that are told apart in the search for what lies behind a bad block
 
 
 def repair(layout: Layout) -> list[str]:
@@ -111,13 +112,17 @@ def _rebuild_tree(layout: Layout) -> Iterator[str]:
 
 
 def _open_salvage(layout: Layout, scratch: Path) -> tuple[Tree, list[str]]:
-    """The damaged tree as far as it opens: a copy (hard links) of its files with a MANIFEST of RocksDB's own repair."""
-    notes: list[str] = []
-    files = sorted(layout.tree.glob("*.sst"))
+    """The damaged tree as far as it opens. Where its MANIFEST does not lead to the newest generation: a copy (hard links) of its files with a MANIFEST of RocksDB's own
+    repair, which leaves out every file that has a bad block."""
+    wanted, live = 0, None
     with contextlib.suppress(CorruptionError, FileNotFoundError):
-        live = generation.read_generation(layout)[1]
-        notes = [f"tree: {name} is missing" for name in live if not (layout.tree / name).exists()]
-        files = [path for path in files if path.name in live] or files
+        wanted, live = generation.read_generation(layout)
+    opened = _open_as_is(layout, wanted)
+    if opened is not None:
+        return opened, []
+    files = sorted(layout.tree.glob("*.sst"))
+    notes = [f"tree: {name} is missing" for name in live or () if not (layout.tree / name).exists()]
+    files = [path for path in files if live and path.name in live] or files
     if not files:
         return EmptyTree(), notes
     scratch.mkdir()
@@ -125,6 +130,20 @@ def _open_salvage(layout: Layout, scratch: Path) -> tuple[Tree, list[str]]:
         os.link(path, scratch / path.name)
     rebuild_manifest(scratch)
     return TreeReader(scratch), notes
+
+
+def _open_as_is(layout: Layout, wanted: int) -> TreeReader | None:
+    try:
+        tree = TreeReader(layout.tree)
+    except (CorruptionError, TreeMoved):
+        return None
+    try:
+        if tree_generation(tree) >= wanted:
+            return tree
+    except CorruptionError:
+        return tree  # it opened; the block that holds the generation is one of the bad ones
+    tree.close()
+    return None
 
 
 def readable_entries(tree: Tree, space: bytes) -> Iterator[tuple[bytes, bytes] | None]:
@@ -147,8 +166,8 @@ def readable_entries(tree: Tree, space: bytes) -> Iterator[tuple[bytes, bytes] |
 
 def _next_readable(tree: Tree, begin: bytes, end: bytes | None) -> bytes | None:
     """The least key from which a scan begins without error. Keys are taken as fractions: doubled distances first, then halved ones, so a bad block costs
-    some hundred probes."""
-    size = len(begin) + 8
+    some thousand probes."""
+    size = len(begin) + _PRECISION
     low = int.from_bytes(begin.ljust(size, b"\0"), "big")
     top = int.from_bytes((end or b"\xff" * size).ljust(size, b"\0")[:size], "big")
     distance = 1

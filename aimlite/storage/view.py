@@ -287,9 +287,10 @@ def load_params(tree: Tree, run_hash: str, path: keys.Path, into: params.ParamTr
 class _Handle:
     """An open tree and the views that use it."""
 
-    def __init__(self, tree: TreeReader, signature: tuple[int, ...]) -> None:
+    def __init__(self, tree: TreeReader, signature: tuple[int, ...], place: int) -> None:
         self.tree = tree
         self.signature = signature
+        self.place = place  # the inode of its directory
         self.retired = False
         self._views: weakref.WeakSet[View] = weakref.WeakSet()
 
@@ -407,17 +408,21 @@ class Reader:
             signature = self._signature() or signature
             wanted = self._wanted_generation()
             try:
-                if self._handle is not None and (self._handle.is_used() or attempt % 4 == 3):
+                place = os.stat(self.layout.tree).st_ino  # another one after a repair
+                if self._handle is not None and (self._handle.is_used() or self._handle.place != place or attempt % 4 == 3):
                     self._retire()
                 if self._handle is None:
-                    self._handle = _Handle(TreeReader(self.layout.tree), signature)
+                    self._handle = _Handle(TreeReader(self.layout.tree), signature, place)
                 else:
                     self._handle.tree.catch_up()
                 reached = tree_generation(self._handle.tree)
-            except TreeMoved:
+            except (TreeMoved, FileNotFoundError):
                 self._retire()
                 time.sleep(0.001 * attempt)
                 continue
+            except CorruptionError:
+                self._retire()
+                raise
             if reached >= wanted:
                 self._handle.signature = signature
                 return True
@@ -426,14 +431,20 @@ class Reader:
         raise CorruptionError(f"the tree cannot be brought to generation {wanted}, which the file `generation` names", self.layout.tree)
 
     def _signature(self) -> tuple[int, ...] | None:
-        try:
-            found = os.stat(self.layout.generation)
-        except FileNotFoundError:
-            return None
-        return found.st_mtime_ns, found.st_ino, found.st_size
+        """What changes whenever the tree does; None when there is none."""
+        for path in (self.layout.generation, self.layout.tree):  # the first merge was killed before it wrote `generation`, or that was removed
+            try:
+                found = os.stat(path)
+            except FileNotFoundError:
+                continue
+            return found.st_mtime_ns, found.st_ino, found.st_size
+        return None
 
     def _wanted_generation(self) -> int:
-        text = self.layout.generation.read_bytes()
+        try:
+            text = self.layout.generation.read_bytes()
+        except FileNotFoundError:
+            return 0
         try:
             return int(text.split(b"\n", 1)[0])
         except ValueError:
