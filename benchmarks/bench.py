@@ -33,6 +33,7 @@ ROW = "{:<28} {:>12} {:>12}  {:<9} {:<10} {}"
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
     with directory_in(options.dir) as directory:
+        let_children_keep_bytecode(directory)
         described, warnings = environment.describe(directory), environment.warnings()
         for label, text in described.items():
             print(f"{label:<10} {text}")
@@ -75,6 +76,12 @@ def directory_in(parent: Path | None) -> Iterator[Path]:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def let_children_keep_bytecode(directory: Path) -> None:
+    """Where Python is told to write none, each interpreter started here would compile all modules; an installed package has its bytecode."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        os.environ["PYTHONPYCACHEPREFIX"] = str(directory / "bytecode")
 
 
 def measured(name: str, directory: Path, scale: float, repeats: int) -> Iterator[dict[str, Any]]:

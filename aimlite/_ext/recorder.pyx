@@ -376,15 +376,15 @@ cdef class Recorder:
         if type(value) is dict:
             self.track_dict(<dict>value, name, step, epoch, context)
             return
-        if name is None:
-            raise ValueError("track() needs a name: run.track(value, name='loss'), or a dict {name: value}")
         if PyFloat_CheckExact(value):
             number = PyFloat_AS_DOUBLE(value)
         elif hasattr(value, "items") and hasattr(value, "keys"):
             self.track_dict(dict(value), name, step, epoch, context)
             return
-        else:
+        elif name is not None:
             number = as_value(value, &is_int)
+        if name is None:
+            raise ValueError("track() needs a name: run.track(value, name='loss'), or a dict {name: value}")
         self.write_one(self.find(name, context), number, is_int, step, epoch)
 
     cdef int begin(self) except -1:

@@ -113,7 +113,8 @@ class Metric:
 
 
 class ArrayView:
-    """One column of a metric over its steps, ascending. It is read once, at first use, and stays as it was then.
+    """One column of a metric over its steps, ascending. It is read once, at first use, and stays as it was then; `sparse_numpy` alone, as the first use, hands over what it
+    read and keeps nothing.
 
     A step occurs twice only where several writers counted steps on their own.
     """

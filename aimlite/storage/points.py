@@ -106,7 +106,7 @@ def resolve(points: Points) -> Points:
     keep = place >= last_given
     by_writer = np.lexsort((place, points["writer"], step))
     writer = points["writer"][by_writer]
-    replaced = (step[by_writer][1:] == step[by_writer][:-1]) & (writer[1:] == writer[:-1])
+    replaced = (step[by_writer][1:] == step[by_writer][:-1]) & (writer[1:] == writer[:-1]) & (points["given"][by_writer][:-1] == 0)
     keep[by_writer[:-1][replaced]] = False
     points = points.take(keep)
     return points.take(np.lexsort((points["writer"], points["time"], points["step"])))
@@ -172,7 +172,7 @@ class Summary:
             *(self.min_step, self.max_step, self.first_time, self.last_time, self.order, self.blocks, 0),
         )
         bare = _SUMMARY.pack(1, self.kind, self.flags, 0, 0, *fields)
-        return bare[:4] + struct.pack("<I", crc32c(bare[8:])) + bare[8:]
+        return bare[:4] + struct.pack("<I", _checksum(bare)) + bare[8:]
 
     def followed_by(self, later: Summary) -> Summary:
         """The summary of this and of later points, all of whose steps are greater."""
@@ -194,12 +194,16 @@ class Summary:
         )
 
 
+def _checksum(summary: bytes) -> int:
+    return crc32c(summary[8:], crc32c(summary[:4]))
+
+
 def decode_summary(data: bytes) -> Summary:
     """Raises CorruptionError."""
     if len(data) != _SUMMARY.size:
         raise CorruptionError(f"a summary has {_SUMMARY.size} bytes, not {len(data)}", offset=0)
     version, kind, flags, _, check, count, first_step, last_step, *rest = _SUMMARY.unpack(data)
-    if version != 1 or check != crc32c(data[8:]):
+    if version != 1 or check != _checksum(data):
         raise CorruptionError("a summary fails its check", offset=4)
     first, last, minimum, maximum, min_step, max_step, first_time, last_time, order, blocks, _ = rest
     return Summary(
@@ -223,7 +227,7 @@ def summarize(points: Points) -> Summary:
         minimum, maximum, min_step, max_step = float(value[low]), float(value[high]), int(step[low]), int(step[high])
     repeated = REPEATED if len(step) > 1 and bool(np.any(step[1:] == step[:-1])) else 0
     return Summary(
-        points.flags | repeated,
+        points.flags & (INTS | FLOATS) | repeated,
         len(points),
         int(step[0]),
         int(step[-1]),

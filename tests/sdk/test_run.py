@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections import OrderedDict
 from datetime import datetime
 from pathlib import Path
 
@@ -105,6 +106,12 @@ def test_each_metric_of_a_dict_counts_its_own_steps(repo: Repo) -> None:
         run.track({"b": 6, "a": 7})
     assert run.get_metric("a").values.keys() == [0, 1, 10, 11]
     assert run.get_metric("b").values.sparse_list() == ([0, 10, 11], [3.0, 5.0, 6.0])
+
+
+def test_any_mapping_is_a_dict_of_values(repo: Repo) -> None:
+    run = Run(repo=repo)
+    run.track(OrderedDict(a=1, b=2.5))
+    assert {metric.name: metric.last for metric in run.metrics()} == {"a": 1.0, "b": 2.5}
 
 
 def test_experiment_is_default_until_given(repo: Repo) -> None:

@@ -1,28 +1,27 @@
-"""rotating.py REPO RUNS ROUNDS SEGMENT_BYTES: writes to its runs in turn and begins new segments all the time, from `go` on."""
+"""rotating.py REPO RUNS PAUSE_MS: writes to its runs in turn, in very short segments, until stdin ends. Prints how many rounds it made."""
 
 import sys
+import threading
 import time
 
 from aimlite import Run
 from aimlite.storage import writer
 
-repo, runs, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-writer.SEGMENT_BYTES = int(sys.argv[4])
-open_runs = [Run(f"run-{number}", repo=repo) for number in range(runs)]
+writer.SEGMENT_BYTES = 1 << 13
+ended = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+runs = [Run(f"run-{number}", repo=sys.argv[1]) for number in range(int(sys.argv[2]))]
 print("ready", flush=True)
-sys.stdin.read()
-for k in range(rounds):
-    for run in open_runs:
+k = 0
+while not ended.is_set():
+    for run in runs:
         run.track(k, name="x")
         run.track({"y": k, "z": -k}, step=3 * k)
-    if k % 5 == 0:
-        open_runs[k % runs]["k"] = k
-        time.sleep(0.001)
-print("written", open_runs[0]._recorder.journal.segment, flush=True)
-while not any(run.active for run in open_runs[:1]):
-    pass
-for run in open_runs[: runs // 2]:
+    runs[k % len(runs)]["k"] = k
+    time.sleep(float(sys.argv[3]) / 1000)
+    k += 1
+for run in runs[::2]:
     run.finish("failed")
-print("failed", flush=True)
-for run in open_runs[runs // 2 :]:
+for run in runs[1::2]:
     run.close()
+print(k)
