@@ -16,8 +16,9 @@ test: $(VENV)/.built  ## every test but the long ones
 demo: $(VENV)/.built  ## eight small trainings into one repo, then their curves
 	$(BIN)/python -m aimlite.demo
 
-stress: $(VENV)/.built  ## kills, many processes, long loops, at full counts
-	AIMLITE_STRESS=1 $(PYTEST) -m stress
+stress: $(VENV)/.built  ## kills, many processes, damage, long loops at full counts; then random bytes into every decoder
+	AIMLITE_STRESS=1 $(PYTEST) tests/stress tests/storage/test_corruption.py
+	AIMLITE_FUZZ_SECONDS=$${AIMLITE_FUZZ_SECONDS:-60} $(PYTEST) -m fuzz tests/ext
 
 check: $(VENV)/.built  ## style, types, stubs, layers, docs
 	$(BIN)/ruff check

@@ -46,7 +46,8 @@ class MergeError(AimliteError, RuntimeError):
 class CorruptionError(AimliteError, ValueError):
     """Raised when bytes read back fail their checks.
 
-    path: the file, or None where the bytes came from memory. offset: where in the file (or buffer) the first bad byte is known to lie, or None.
+    path: the file, or None where the bytes came from memory. offset: where in the file (or buffer) the first bad byte is known to lie, or
+    None.
     """
 
     def __init__(self, message: str, path: str | PathLike[str] | None = None, offset: int | None = None) -> None:

@@ -79,7 +79,7 @@ def directory_in(parent: Path | None) -> Iterator[Path]:
 
 
 def let_children_keep_bytecode(directory: Path) -> None:
-    """Where Python is told to write none, each interpreter started here would compile all modules; an installed package has its bytecode."""
+    """Where Python is told to write none, each interpreter started here would compile everything. Installed packages are compiled."""
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
         os.environ["PYTHONPYCACHEPREFIX"] = str(directory / "bytecode")
 

@@ -212,6 +212,20 @@ cdef object cache_key(dict context):
 # -- recording -----------------------------------------------------------------------------------------------------------
 
 
+cdef class _StepCounter:
+    """Where the counting of a sequence's steps stands, for all recorders that a process has on a run: two points of one writer at one step would be one."""
+
+    cdef int64_t next_step
+    cdef bint exhausted      # the greatest step there is has been used
+
+    cdef int advance(self, int64_t step) except -1:
+        if step == MAX_STEP:
+            self.exhausted = True
+        elif step >= self.next_step:
+            self.next_step = step + 1
+        return 0
+
+
 cdef class SequenceWriter:
     """A handle on one (run, name, context) that tracks without looking it up."""
 
@@ -221,8 +235,7 @@ cdef class SequenceWriter:
     cdef Recorder recorder
     cdef uint64_t epoch      # of the journal, when this was declared
     cdef uint32_t number
-    cdef int64_t next_step
-    cdef bint exhausted      # the greatest step there is has been used
+    cdef _StepCounter counter
 
     def track(self, value, step=None, epoch=None) -> None:
         """Appends one point. value: one number; step: an integer, by default one more than the greatest so far; epoch: a number."""
@@ -230,17 +243,10 @@ cdef class SequenceWriter:
         cdef double number = as_value(value, &is_int)
         self.recorder.write_one(self, number, is_int, step, epoch)
 
-    cdef int advance(self, int64_t step) except -1:
-        if step == MAX_STEP:
-            self.exhausted = True
-        elif step >= self.next_step:
-            self.next_step = step + 1
-        return 0
-
     cdef int64_t auto_step(self) except? -1:
-        if self.exhausted:
+        if self.counter.exhausted:
             raise ValueError(f"metric {self.name!r} has used the greatest step there is (2**63 - 1); give a step")
-        return self.next_step
+        return self.counter.next_step
 
 
 cdef class Recorder:
@@ -254,6 +260,7 @@ cdef class Recorder:
     cdef readonly str run_hash
     cdef bytes hash_bytes
     cdef public object last_steps
+    cdef public object counters       # a dict: packed (name, context) -> _StepCounter
     cdef public bint closed
     cdef public bint power            # force each write to the disk
     cdef uint64_t open_epoch          # of the journal, when the run was last declared
@@ -268,6 +275,7 @@ cdef class Recorder:
         self.run_hash = run_hash
         self.hash_bytes = run_hash.encode()
         self.power = power
+        self.counters = {}
         self.plain = {}
         self.names_by_context = {}
         self.names_by_packed = {pack(({},)): self.plain}
@@ -358,10 +366,11 @@ cdef class Recorder:
             return s
         s = SequenceWriter.__new__(SequenceWriter)
         s.name, s.context, s.packed, s.recorder = plain_name, plain_context, packed, self
+        s.counter = self.counters.setdefault(packed, _StepCounter.__new__(_StepCounter))
         if self.last_steps is not None:
             last = self.last_steps(plain_name, packed)
             if last is not None:
-                s.advance(last)
+                s.counter.advance(last)
         return names.setdefault(plain_name, s)
 
     def sequence(self, name, context=None) -> SequenceWriter:
@@ -492,7 +501,7 @@ cdef class Recorder:
                     j.points[number] = 0
                     j.sequences += 1
             j.points[number] += 1
-            s.advance(at_step)
+            s.counter.advance(at_step)
         finally:
             j.release()
         return 0
@@ -611,7 +620,7 @@ cdef class Recorder:
             put_u32(p + length, number)
             length += 4
             if flags & 8:
-                put_u64(p + length, <uint64_t>s.next_step)
+                put_u64(p + length, <uint64_t>s.counter.next_step)
                 length += 8
             put_f64(p + length, numbers[k])
             length += 8
@@ -633,7 +642,7 @@ cdef class Recorder:
                 j.points[s.number] = 0
                 j.sequences += 1
             j.points[s.number] += 1
-            s.advance(s.next_step if flags & 8 else shared)
+            s.counter.advance(s.counter.next_step if flags & 8 else shared)
         return 0
 
     # -- columns ----
@@ -718,10 +727,10 @@ cdef class Recorder:
             width = 9
             if steps == NULL:
                 flags |= 8
-                put_u64(p + width, <uint64_t>s.next_step + done)
+                put_u64(p + width, <uint64_t>s.counter.next_step + done)
                 put_u64(p + width + 8, 1)
                 width += 16
-                greatest = s.next_step + <int64_t>(done + piece - 1)
+                greatest = s.counter.next_step + <int64_t>(done + piece - 1)
             else:
                 flags |= 1
                 regular = True
@@ -793,5 +802,5 @@ cdef class Recorder:
                 j.points[number] = 0
                 j.sequences += 1
         j.points[number] += <uint32_t>n
-        s.advance(greatest)
+        s.counter.advance(greatest)
         return 0

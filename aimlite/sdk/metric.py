@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,8 +114,8 @@ class Metric:
 
 
 class ArrayView:
-    """One column of a metric over its steps, ascending. It is read once, at first use, and stays as it was then; `sparse_numpy` alone, as the first use, hands over what it
-    read and keeps nothing.
+    """One column of a metric over its steps, ascending. It is read once, at first use, and stays as it was then; `sparse_numpy` alone, as
+    the first use, hands over what it read and keeps nothing.
 
     A step occurs twice only where several writers counted steps on their own.
     """
@@ -183,7 +184,8 @@ class ArrayView:
         return self._end(-1)[1].item()
 
     def sample(self, k: int) -> tuple[Steps, Column]:
-        """At most k points that keep the shape: the first, the last, the minimum and the maximum of the whole, and of each of some k / 2 stretches.
+        """At most k points that keep the shape: the first, the last, the minimum and the maximum of the whole, and of each of some k / 2
+        stretches.
 
         k: at least 4. Of a long metric only the summaries of its blocks are read. Returns: (steps, column) as sparse_numpy.
         """
@@ -198,7 +200,8 @@ class ArrayView:
         return decimate(*self._load(), k)
 
     def __getitem__(self, index: Any) -> Any:
-        """[step]: the value at a step (KeyError if none). [a:b]: (steps, column) of the steps a ≤ step < b; with a stride every n-th step from a on."""
+        """[step]: the value at a step (KeyError if none). [a:b]: (steps, column) of the steps a ≤ step < b; with a stride every n-th step
+        from a on."""
         steps, column = self._load()
         if isinstance(index, slice):
             begin = 0 if index.start is None else int(np.searchsorted(steps, index.start))
@@ -280,7 +283,7 @@ def decimate(steps: Steps, column: Column, k: int) -> tuple[Steps, Column]:
     chosen = {0, n - 1, int(np.argmin(low)), int(np.argmax(high))}
     stretches = (k - 4) // 2
     edges = [n * i // stretches for i in range(stretches + 1)] if stretches else []
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         chosen.add(begin + int(np.argmin(low[begin:end])))
         chosen.add(begin + int(np.argmax(high[begin:end])))
     at = np.array(sorted(chosen))

@@ -18,7 +18,8 @@ _MAX_DEPTH = 60
 
 
 def plain(value: Any, path: Path) -> Any:
-    """The value in the types that are stored: None, bool, int, float, str, bytes, lists and dicts of them. Raises TypeError and ValueError naming the path."""
+    """The value in the types that are stored: None, bool, int, float, str, bytes, lists and dicts of them. Raises TypeError and ValueError
+    naming the path."""
     kind = type(value)
     if value is None or kind in (bool, int, float, bytes):
         return value
@@ -65,7 +66,8 @@ def _shown(path: Path) -> str:
 
 
 def set_payloads(path: Path, value: Any, blobs: FilePath) -> list[bytes]:
-    """The payloads (operation and msgpack) of the records that set a value at a path. Large leaves become blobs, durable before this returns."""
+    """The payloads (operation and msgpack) of the records that set a value at a path. Large leaves become blobs, durable before this
+    returns."""
     groups: list[list[Any]] = [[]]
     size = 0
     for leaf_path, leaf in params.flatten(value):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Repo:
     """A directory of runs.
 
-    path: the directory that holds `.aimlite`, or `.aimlite` itself; str or Path, `~` is expanded, missing directories are made. None: AIMLITE_REPO, else the nearest
-    directory upwards that has one, else the working directory.
+    path: the directory that holds `.aimlite`, or `.aimlite` itself; str or Path, `~` is expanded, missing directories are made. None:
+    AIMLITE_REPO, else the nearest directory upwards that has one, else the working directory.
 
     Raises RepoFormatError (written by a newer aimlite), OSError (cannot be made or read).
     """
@@ -62,9 +62,11 @@ class Repo:
         return self._reader.read(lambda view: view.run_count())
 
     def merge(self) -> dict[str, Any]:
-        """Moves all ended journals into the tree and waits for it. Reading never needs it; it makes files smaller and the first read of a process faster.
+        """Moves all ended journals into the tree and waits for it. Reading never needs it; it makes files smaller and the first read of a
+        process faster.
 
-        Returns: {'segments', 'bytes', 'points', 'commits', 'compacted', 'busy', 'damaged'}: what was done, and the damaged journals left alone.
+        Returns: {'segments', 'bytes', 'points', 'commits', 'compacted', 'busy', 'damaged'}: what was done, and the damaged journals left
+        alone.
         Raises CorruptionError, OSError (full disk), MergeError; nothing is lost then.
         """
         end_segment(self._layout)
@@ -72,13 +74,15 @@ class Repo:
         return result
 
     def check(self, full: bool = True) -> list[Problem]:
-        """Everything that is wrong in the repo; empty when it is sound. full: also read every file's bytes and compare every summary, head and index with what it stands for."""
+        """Everything that is wrong in the repo; empty when it is sound. full: also read every file's bytes and compare every summary, head
+        and index with what it stands for."""
         from aimlite.storage.check import check
 
         return check(self._layout, full)
 
     def repair(self) -> list[str]:
-        """Mends what `check` reports: keeps every intact record, sets damaged files aside under `.aimlite/damaged/`, rebuilds what can be rebuilt. Returns what it did, a line each.
+        """Mends what `check` reports: keeps every intact record, sets damaged files aside under `.aimlite/damaged/`, rebuilds what can be
+        rebuilt. Returns what it did, a line each.
 
         Raises MergeError, OSError. Journals that a living process holds are left to it.
         """

@@ -29,12 +29,12 @@ _DURABILITIES = ("process", "power")
 class Run(MutableMapping[Any, Any]):
     """One execution: its params, metrics and properties. A mapping over its params.
 
-    run_hash: None makes a new run with a hash of 24 hex characters. A hash that a run has resumes it; any other names a new run: 1 to 128 characters of
-    `A-Z a-z 0-9 _ . -`, not beginning with a dot. Any number of processes may write one run.
+    run_hash: None makes a new run with a hash of 24 hex characters. A hash that a run has resumes it; any other names a new run: 1 to 128
+    characters of `A-Z a-z 0-9 _ . -`, not beginning with a dot. Any number of processes may write one run.
     repo: where; as `Repo(path)` takes it, or a Repo. read_only: only read; RunNotFound if there is no such run.
     experiment: 'default' for a new run when not given, unchanged for an old one.
-    durability: 'process' (what a call wrote survives the process, however it is killed) or 'power' (it survives a power failure too); None: AIMLITE_DURABILITY, else
-    'process'. sync_interval: force everything to the disk at least every so many seconds.
+    durability: 'process' (what a call wrote survives the process, however it is killed) or 'power' (it survives a power failure too);
+    None: AIMLITE_DURABILITY, else 'process'. sync_interval: force everything to the disk at least every so many seconds.
 
     Raises TypeError, ValueError, RunNotFound, RepoFormatError, OSError.
     """
@@ -106,12 +106,19 @@ class Run(MutableMapping[Any, Any]):
     # -- tracking ----
 
     def track(
-        self, value: Any, name: str | None = None, step: int | None = None, epoch: float | None = None, *, context: Mapping[str, Any] | None = None
+        self,
+        value: Any,
+        name: str | None = None,
+        step: int | None = None,
+        epoch: float | None = None,
+        *,
+        context: Mapping[str, Any] | None = None,
     ) -> None:
         """Records one point, or one of each metric of a dict, all at once.
 
-        value: a number (Python, numpy scalar, array or tensor of one element), or {name: number} with `name` left out. step: an integer; None counts on from the greatest step of
-        this metric. epoch: a number. context: a dict that tells metrics of one name apart. When it has returned the data survives the process.
+        value: a number (Python, numpy scalar, array or tensor of one element), or {name: number} with `name` left out. step: an integer;
+        None counts on from the greatest step of this metric. epoch: a number. context: a dict that tells metrics of one name apart. When
+        it has returned the data survives the process.
         Raises TypeError, ValueError, RunClosedError, ReadOnlyError, OSError (full disk: nothing of the call was kept, all before it was).
         """
         recorder = self._recorder
@@ -124,7 +131,8 @@ class Run(MutableMapping[Any, Any]):
     ) -> None:
         """Records n points of one metric, all or none.
 
-        values: numbers[n]. steps: integers[n], None counts on. epochs: numbers[n] or one number. times: seconds since 1970 [n], None is now.
+        values: numbers[n]. steps: integers[n], None counts on. epochs: numbers[n] or one number. times: seconds since 1970 [n], None is
+        now.
         Raises as `track`.
         """
         from aimlite.sdk.columns import as_epochs, as_steps, as_times, as_values

@@ -1,4 +1,5 @@
-"""Content-addressed files: a blob's name is the SHA-256 of what it holds, so it is stored once, and its content can be checked when it is read.
+"""Content-addressed files: a blob's name is the SHA-256 of what it holds, so it is stored once, and its content can be checked when it is
+read.
 
 A blob is durable before any record names it.
 """

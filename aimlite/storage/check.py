@@ -72,7 +72,14 @@ def check_files(layout: Layout) -> list[Problem]:
                 problems.append(Problem("tree", str(path), None, "a file of the tree is missing"))
                 continue
             if (found_size, found) != (size, expected):
-                problems.append(Problem("tree", str(path), None, f"the file's checksum is {found:08x}, it was written as {expected:08x} ({found_size} of {size} bytes)"))
+                problems.append(
+                    Problem(
+                        "tree",
+                        str(path),
+                        None,
+                        f"the file's checksum is {found:08x}, it was written as {expected:08x} ({found_size} of {size} bytes)",
+                    )
+                )
         if not problems or text == layout.generation.read_bytes():
             return problems
     return problems  # a merge was always faster
@@ -87,7 +94,16 @@ def check_tree(layout: Layout, full: bool) -> list[Problem]:
     if not full:
         return []
     problems: list[Problem] = []
-    for inspect in (_check_runs, _check_params, _check_sequences, _check_param_index, _check_property_index, _check_of_run, _check_blocks, _check_covers):
+    for inspect in (
+        _check_runs,
+        _check_params,
+        _check_sequences,
+        _check_param_index,
+        _check_property_index,
+        _check_of_run,
+        _check_blocks,
+        _check_covers,
+    ):
         try:
             problems += [Problem("tree", str(layout.tree), None, message) for message in inspect(view)]
         except TreeMoved:

@@ -19,7 +19,8 @@ Files = dict[str, tuple[int, int]]
 def write_generation(layout: Layout, tree: TreeReader | TreeWriter) -> None:
     """Brings the file up to what the tree holds, if it is not. Only files that are new in the tree are read.
 
-    It is called before files of the tree are removed: a merger that is killed, at whatever time, leaves all the files there that are listed.
+    It is called before files of the tree are removed: a merger that is killed, at whatever time, leaves all the files there that are
+    listed.
     """
     reached, names = tree_generation(tree), tree.files()
     try:

@@ -1,6 +1,7 @@
 """Starting the merge helper: a short-lived process that moves ended segments into the tree.
 
-It is a process of its own because a RocksDB opened read-write after a fork hangs, and training scripts fork. Where none can be started the journals wait.
+It is a process of its own because a RocksDB opened read-write after a fork hangs, and training scripts fork. Where none can be started the
+journals wait.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _MODULE = "aimlite.storage.merge_helper"
 
 
 def merge_if_due(layout: Layout, names_only: bool = False) -> bool:
-    """Starts a helper when enough ended segments wait and nobody merges; returns whether it did. names_only: ask only when their number alone calls for it."""
+    """Starts a helper when enough ended segments wait and nobody merges; returns whether it did. names_only: ask only when their number
+    alone calls for it."""
     if os.environ.get("AIMLITE_MERGE", "").lower() == "off" or not sys.executable:
         return False
     names = layout.list_journals()
@@ -41,12 +43,15 @@ def merge_if_due(layout: Layout, names_only: bool = False) -> bool:
 
 
 def run_helper(layout: Layout, task: str) -> Any:
-    """Runs the helper's task ('merge', 'repair') to its end, waiting for the lease; returns what it reports. Raises CorruptionError, OSError, MergeError."""
+    """Runs the helper's task ('merge', 'repair') to its end, waiting for the lease; returns what it reports. Raises CorruptionError,
+    OSError, MergeError."""
     if not sys.executable:
         raise MergeError("no Python interpreter is known (sys.executable is empty), so the merge helper cannot be started")
     import subprocess
 
-    done = subprocess.run(_command(layout, task, "--wait"), env=_environment(), cwd="/", capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        _command(layout, task, "--wait"), env=_environment(), cwd="/", capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+    )
     try:
         report = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):

@@ -21,7 +21,8 @@ _JOURNAL_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{8})\.journal")
 
 
 def repo_root(path: str | os.PathLike[str] | None = None) -> Path:
-    """The directory that holds (or will hold) `.aimlite`, absolute: `path`, else AIMLITE_REPO, else the nearest upwards, else the working directory."""
+    """The directory that holds (or will hold) `.aimlite`, absolute: `path`, else AIMLITE_REPO, else the nearest upwards, else the working
+    directory."""
     if path is None:
         path = os.environ.get("AIMLITE_REPO") or None
     if path is None:
@@ -114,9 +115,8 @@ def open_layout(root: Path, create: bool = True) -> Layout:
 def _make(layout: Layout) -> None:
     from aimlite import __version__
 
-    if layout.base.is_symlink() or layout.base.exists():
-        if not layout.base.is_dir():
-            raise RepoFormatError(f"{layout.base} is not a directory, so no repo can be there")
+    if (layout.base.is_symlink() or layout.base.exists()) and not layout.base.is_dir():
+        raise RepoFormatError(f"{layout.base} is not a directory, so no repo can be there")
     layout.journals.mkdir(parents=True, exist_ok=True)
     layout.blobs.mkdir(exist_ok=True)
     write_file(layout.version, json.dumps({"format": FORMAT, "created_by": f"aimlite {__version__}"}).encode() + b"\n", durable=False)

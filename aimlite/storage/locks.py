@@ -1,7 +1,7 @@
 """OS file locks: who holds a journal, and the lease on merging.
 
-A journal is locked exclusively by its writer alone. Everybody else probes with a shared, non-blocking lock: two exclusive probes at once would take each
-other for a writer.
+A journal is locked exclusively by its writer alone. Everybody else probes with a shared, non-blocking lock: two exclusive probes at once
+would take each other for a writer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def is_path_held(path: Path) -> bool:
 
 @contextlib.contextmanager
 def lease(path: Path, wait: bool) -> Iterator[bool]:
-    """Holds the right to merge; yields whether it was got. Without `wait` a few tries are made: a probe may hold the lock for an instant."""
+    """Holds the right to merge; yields whether it was got. Without `wait` a few tries are made: a probe may hold the lock for an
+    instant."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         yield _take(fd, wait)

@@ -1,7 +1,8 @@
 """Moving ended segments into the tree, atomically.
 
-One commit holds points as blocks, summaries, params, properties, indexes, the ids of the segments and the new generation; `generation` is renamed into place
-after it and the journals go last. Killed at any point, the next merge finds either the journals or their ids. Merging twice changes nothing.
+One commit holds points as blocks, summaries, params, properties, indexes, the ids of the segments and the new generation; `generation` is
+renamed into place after it and the journals go last. Killed at any point, the next merge finds either the journals or their ids. Merging
+twice changes nothing.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class MergeReport:
 
 
 def merge(layout: Layout, wait: bool) -> MergeReport:
-    """Merges all ended segments, under the lease. Raises CorruptionError (the tree is damaged), OSError (full disk); the journals then stay as they are."""
+    """Merges all ended segments, under the lease. Raises CorruptionError (the tree is damaged), OSError (full disk); the journals then
+    stay as they are."""
     report = MergeReport()
     with lease(layout.lease, wait) as got:
         if not got:
@@ -85,8 +87,9 @@ def merge(layout: Layout, wait: bool) -> MergeReport:
 
 
 def _catch_up_generation(layout: Layout) -> None:
-    """Before the tree is opened for writing, which removes the files that it does not know: a merger killed after its commit or compaction may have left an old
-    `generation`; and a damaged MANIFEST may open as an old tree, whose newer files must not go. Raises CorruptionError."""
+    """Before the tree is opened for writing, which removes the files that it does not know: a merger killed after its commit or compaction
+    may have left an old `generation`; and a damaged MANIFEST may open as an old tree, whose newer files must not go. Raises
+    CorruptionError."""
     if layout.tree.exists():
         try:
             tree = TreeReader(layout.tree)
@@ -107,15 +110,19 @@ def _compact(layout: Layout, tree: TreeWriter, report: MergeReport) -> None:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What of a segment that stays unmerged decides which covers are kept. What a live writer adds later is newer than all it saw of a run, so this does not grow old."""
+    """What of a segment that stays unmerged decides which covers are kept. What a live writer adds later is newer than all it saw of a
+    run, so this does not grow old."""
 
     start_order: int
     runs: frozenset[str]
     orphans: bool
 
 
-def _merge_batch(layout: Layout, tree: TreeWriter, report: MergeReport, live: dict[tuple[int, int], Waiting], known: frozenset[tuple[int, int]]) -> bool:
-    """One commit; returns whether anything was merged. live: what is known of segments that were found held. known: the segments that may be merged."""
+def _merge_batch(
+    layout: Layout, tree: TreeWriter, report: MergeReport, live: dict[tuple[int, int], Waiting], known: frozenset[tuple[int, int]]
+) -> bool:
+    """One commit; returns whether anything was merged. live: what is known of segments that were found held. known: the segments that may
+    be merged."""
     chosen: list[Segment] = []
     waiting: list[Waiting] = []
     size = 0
@@ -310,8 +317,8 @@ class BatchBuilder:
         self.writes[keys.sequence(name, context, run_hash)] = summary.encode()
 
     def _append(self, sequence: Sequence, old: Summary, fresh: Points) -> Summary:
-        """Points after all others. Small blocks at the end are rewritten with them, once they are not much larger than what comes: so a slow run's many small pieces
-        are each rewritten a logarithmic number of times."""
+        """Points after all others. Small blocks at the end are rewritten with them, once they are not much larger than what comes: so a
+        slow run's many small pieces are each rewritten a logarithmic number of times."""
         parts, size, removed = [fresh], len(fresh), 0
         for key, data in self._tree.scan(keys.blocks(keys.HEAD, *sequence), reverse=True):
             head = decode_summary(data)

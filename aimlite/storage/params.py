@@ -1,8 +1,8 @@
 """The params of one run as leaves under paths, and how sets and deletions of whole subtrees meet, in whatever order they arrive.
 
-A *stamp* is (order, writer). A set or deletion at a path hides everything older under it: where it leaves no leaf at the path itself, a *cover* remembers its
-stamp. It also makes maps of older scalars above it, and a leaf that comes later but is older than a leaf or cover below it is dropped. So applying the same
-operations in any order ends in the same leaves.
+A *stamp* is (order, writer). A set or deletion at a path hides everything older under it: where it leaves no leaf at the path itself, a
+*cover* remembers its stamp. It also makes maps of older scalars above it, and a leaf that comes later but is older than a leaf or cover
+below it is dropped. So applying the same operations in any order ends in the same leaves.
 """
 
 from __future__ import annotations
@@ -151,7 +151,8 @@ class ParamTree:
         return {path: node.cover for path, node in self._root.walk(()) if node.cover != NEVER}
 
     def apply(self, stamp: Stamp, operation: int, path: Path, leaves: Iterable[tuple[Path, Any]] = ()) -> None:
-        """Takes in one operation; relative paths of leaves count from `path`. Operations of one stamp belong to one call and come in their order."""
+        """Takes in one operation; relative paths of leaves count from `path`. Operations of one stamp belong to one call and come in their
+        order."""
         if operation != MORE and not self._is_hidden(path, stamp):
             above = self._root
             for key in path:

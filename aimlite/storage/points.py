@@ -36,8 +36,8 @@ _TYPES: dict[str, np.dtype[Any]] = {
 
 @dataclass
 class Points:
-    """n points: step int64, value float64, epoch float64 (NaN: none), time int64 µs, order uint64, writer uint64, given uint8 (1: the step was given),
-    place uint64 (offset in the journal, 0 once merged). flags: INTS and FLOATS, what was tracked."""
+    """n points: step int64, value float64, epoch float64 (NaN: none), time int64 µs, order uint64, writer uint64, given uint8 (1: the step
+    was given), place uint64 (offset in the journal, 0 once merged). flags: INTS and FLOATS, what was tracked."""
 
     columns: Columns
     flags: int

@@ -1,6 +1,7 @@
 """Mending a damaged repo: every intact record and block is kept, damaged files are set aside, what is derived is built anew.
 
-Runs in the merge helper, under the lease. Nothing is changed in place: the mended file or tree is made beside the damaged one and takes its name.
+Runs in the merge helper, under the lease. Nothing is changed in place: the mended file or tree is made beside the damaged one and takes
+its name.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from aimlite._ext import journal as ext
 from aimlite._ext.blocks import decode_values, encode_times
 from aimlite._ext.keys import unpack
 from aimlite.errors import CorruptionError
-from aimlite.storage import generation, keys, params
+from aimlite.storage import generation, keys
 from aimlite.storage.blobs import blob_digest, get_blob, list_blobs
 from aimlite.storage.check import check_files, check_tree
 from aimlite.storage.layout import Layout, write_file
@@ -36,11 +37,12 @@ _PRECISION = 300  # bytes of a key that are told apart in the search for what li
 
 
 def repair(layout: Layout) -> list[str]:
-    """What was done, a line each; nothing for a sound repo. Raises OSError, CorruptionError when the tree is beyond RocksDB's own repair."""
+    """What was done, a line each; nothing for a sound repo. Raises OSError, CorruptionError when the tree is beyond RocksDB's own
+    repair."""
     with lease(layout.lease, wait=True):
         done = [line for name in layout.list_journals() for line in _repair_journal(layout, *name)]
         done += _repair_blobs(layout)
-        if check_files(layout) or layout.tree.exists() and check_tree(layout, full=True):
+        if check_files(layout) or (layout.tree.exists() and check_tree(layout, full=True)):
             done += _rebuild_tree(layout)
     return done
 
@@ -112,8 +114,8 @@ def _rebuild_tree(layout: Layout) -> Iterator[str]:
 
 
 def _open_salvage(layout: Layout, scratch: Path) -> tuple[Tree, list[str]]:
-    """The damaged tree as far as it opens. Where its MANIFEST does not lead to the newest generation: a copy (hard links) of its files with a MANIFEST of RocksDB's own
-    repair, which leaves out every file that has a bad block."""
+    """The damaged tree as far as it opens. Where its MANIFEST does not lead to the newest generation: a copy (hard links) of its files
+    with a MANIFEST of RocksDB's own repair, which leaves out every file that has a bad block."""
     wanted, live = 0, None
     with contextlib.suppress(CorruptionError, FileNotFoundError):
         wanted, live = generation.read_generation(layout)
@@ -165,8 +167,8 @@ def readable_entries(tree: Tree, space: bytes) -> Iterator[tuple[bytes, bytes] |
 
 
 def _next_readable(tree: Tree, begin: bytes, end: bytes | None) -> bytes | None:
-    """The least key from which a scan begins without error. Keys are taken as fractions: doubled distances first, then halved ones, so a bad block costs
-    some thousand probes."""
+    """The least key from which a scan begins without error. Keys are taken as fractions: doubled distances first, then halved ones, so a
+    bad block costs some thousand probes."""
     size = len(begin) + _PRECISION
     low = int.from_bytes(begin.ljust(size, b"\0"), "big")
     top = int.from_bytes((end or b"\xff" * size).ljust(size, b"\0")[:size], "big")

@@ -32,8 +32,10 @@ class WriterEntry:
         return packb([self.opened, self.last, self.last_time, self.status, self.end_time, self.inherited])
 
     def followed_by(self, later: WriterEntry) -> WriterEntry:
-        """This writer after a later segment of it."""
-        return replace(later, opened=min(self.opened, later.opened), last=max(self.last, later.last), last_time=max(self.last_time, later.last_time))
+        """This writer with what another segment of it says. Mostly that is the later one; a damaged segment is merged when it is
+        repaired."""
+        newest = later if later.last >= self.last else self
+        return replace(newest, opened=min(self.opened, later.opened), last_time=max(self.last_time, later.last_time))
 
 
 def decode_writer_entry(data: bytes) -> WriterEntry:

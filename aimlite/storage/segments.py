@@ -1,7 +1,7 @@
 """One journal as a reader sees it: records taken in as they come, sorted by run.
 
-A segment that its writer holds grows; each refresh reads only the new bytes. One that nobody holds, or that ended with ROTATED, is complete. Of a rotated
-segment with a footer, points are read only when somebody asks for them.
+A segment that its writer holds grows; each refresh reads only the new bytes. One that nobody holds, or that ended with ROTATED, is
+complete. Of a rotated segment with a footer, points are read only when somebody asks for them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from aimlite.storage.runs import STATUS_WORDS, WriterEntry
 Damage = tuple[int, int, str]
 _INHERITED = 2
 _PROBE_BYTES = 4096
+_OPEN_HASH = ext.RECORD_HEADER_SIZE + 5  # where the hash stands in an OPEN record
 _MAX_KEPT = 32  # descriptors kept for segments whose points are not read yet: a merge may unlink the file while a view still needs it
 _kept = 0
 
@@ -103,6 +104,10 @@ class Segment:
             _kept -= 1
 
     @property
+    def is_damaged(self) -> bool:
+        return bool((self._points or self._reader).damage)
+
+    @property
     def damage(self) -> list[Damage]:
         reader = self._points or self._reader
         return list(reader.damage)
@@ -125,6 +130,27 @@ class Segment:
     def rotated(self) -> bool:
         """Whether its writer went on in the next segment."""
         return self._by_footer or self._reader.ended
+
+    def may_have_lost(self, run_hash: str) -> bool:
+        """Whether a damaged stretch looks as if it had been the run's OPEN: it holds the hash, or is as long and differs in one byte."""
+        name = run_hash.encode()
+        for lost in self._lost_bytes():
+            payload = lost[_OPEN_HASH:]
+            if len(payload) == len(name) and sum(a != b for a, b in zip(payload, name, strict=True)) < 2:
+                return True
+            if any(bytes([flags]) + name in lost for flags in range(4)):
+                return True
+        return False
+
+    def _lost_bytes(self) -> list[bytes]:
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return []
+        try:
+            return [os.pread(fd, min(length, _PROBE_BYTES), offset) for offset, length, _ in self.damage if length]
+        finally:
+            os.close(fd)
 
     def is_replaced(self) -> bool:
         """Whether a repair put another file in the place of a damaged one."""
@@ -208,7 +234,8 @@ class Segment:
         return True
 
     def _probe(self, fd: int) -> None:
-        """A writer lets go of a segment when its runs are declared in the next one: until then a footer does not tell that they are no longer written."""
+        """A writer lets go of a segment when its runs are declared in the next one: until then a footer does not tell that they are no
+        longer written."""
         self.held = is_held(fd)
         self.complete = not self.held
 
@@ -279,9 +306,7 @@ class SegmentView:
 
     def sequences(self, run: SegmentRun) -> dict[bytes, SequenceRecord]:
         """packed (name, context) → a record of it, of the sequences that have points."""
-        return {
-            record.packed: record for record in run.sequences if record.offset < self.limit and self.segment.count(record, self.limit)
-        }
+        return {record.packed: record for record in run.sequences if record.offset < self.limit and self.segment.count(record, self.limit)}
 
     def points(self, run: SegmentRun, packed: bytes) -> Points:
         parts = [self.segment.points(record, self.limit) for record in run.by_key.get(packed, ()) if record.offset < self.limit]
@@ -322,7 +347,9 @@ class SegmentView:
     def property_writes(self, run: SegmentRun) -> list[tuple[params.Stamp, int, str, Any]]:
         """(stamp, place, name, value) in the order written."""
         return [
-            ((order, self.segment.writer), offset, *params.unpackb(payload)) for offset, order, payload in run.properties if offset < self.limit
+            ((order, self.segment.writer), offset, *params.unpackb(payload))
+            for offset, order, payload in run.properties
+            if offset < self.limit
         ]
 
 

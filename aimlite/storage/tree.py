@@ -1,8 +1,9 @@
 """The ordered key-value store of everything merged: a small protocol, and RocksDB (through rocksdict) behind it.
 
-Only this module knows RocksDB. Iteration goes through the iterator API with its status checked: the convenience iterators end early, without an error, on a
-bad block. A reader is a secondary instance: it never locks, and sees what it caught up with. In a process whose ancestor opened RocksDB, opening it
-read-write hangs on close and the threads that open files crash at exit; hence `TreeWriter` is used in the merge helper alone and a reader opens files with one thread.
+Only this module knows RocksDB. Iteration goes through the iterator API with its status checked: the convenience iterators end early,
+without an error, on a bad block. A reader is a secondary instance: it never locks, and sees what it caught up with. In a process whose
+ancestor opened RocksDB, opening it read-write hangs on close and the threads that open files crash at exit; hence `TreeWriter` is used in
+the merge helper alone and a reader opens files with one thread.
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ class _RocksTree:
 class TreeReader(_RocksTree):
     """A secondary instance: the tree as of the last `catch_up`.
 
-    rocksdict writes a small file of its own into any database it opens. Where it may not (a read-only medium, somebody else's repo), the files are linked into a
-    directory of ours, which stays as it is: catching up then means opening anew.
+    rocksdict writes a small file of its own into any database it opens. Where it may not (a read-only medium, somebody else's repo), the
+    files are linked into a directory of ours, which stays as it is: catching up then means opening anew.
     """
 
     def __init__(self, path: Path) -> None:
@@ -202,7 +203,8 @@ class TreeWriter(_RocksTree):
         super().__init__(_open_for_writing(path), path)
 
     def commit(self, batch: Mapping[bytes, bytes | None]) -> None:
-        """Puts (value) and deletes (None) all keys at once and makes them durable. Raises OSError; then nothing of it is kept once the tree is closed."""
+        """Puts (value) and deletes (None) all keys at once and makes them durable. Raises OSError; then nothing of it is kept once the
+        tree is closed."""
         writes = WriteBatch(raw_mode=True)
         for key, value in batch.items():
             if value is None:
@@ -314,7 +316,8 @@ _ANY_FILE = re.compile(r"(/\S*?\d{6}\.(?:sst|log)|/\S*?(?:MANIFEST-\d+|CURRENT|O
 
 
 def _translated(error: Exception, path: Path, opening: bool = False, writing: bool = False) -> Exception:
-    """RocksDB's exceptions, all of which are a bare Exception with a text, as ours. writing: nobody else removes files, so one that is missing is damage."""
+    """RocksDB's exceptions, all of which are a bare Exception with a text, as ours. writing: nobody else removes files, so one that is
+    missing is damage."""
     if isinstance(error, OSError | AimliteError):
         return error
     text = str(error)
@@ -330,8 +333,6 @@ def _translated(error: Exception, path: Path, opening: bool = False, writing: bo
         return TreeMoved(text)
     if bad:
         return CorruptionError(text, bad["path"], int(bad["offset"]))
-    if "Corruption" in text or "No such file" in text or opening and "lock" not in text.lower():
+    if "Corruption" in text or "No such file" in text or (opening and "lock" not in text.lower()):
         return CorruptionError(f"the tree cannot be read: {text}", named[1] if named else path)
     return AimliteError(f"the tree at {path}: {text}")
-
-

@@ -1,7 +1,7 @@
 """What one read sees: the tree at a generation plus the journals not yet merged, each up to an offset. And the Reader that makes views.
 
-A view never changes. While one is in use its tree is not caught up: the reader opens another. Making a view when nothing changed costs a directory listing, a
-stat of `generation` and a look at each live journal.
+A view never changes. While one is in use its tree is not caught up: the reader opens another. Making a view when nothing changed costs a
+directory listing, a stat of `generation` and a look at each live journal.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from aimlite.storage import keys, params
 from aimlite.storage.blobs import get_blob
 from aimlite.storage.layout import Layout
 from aimlite.storage.points import (
-    REPEATED,
     Points,
     Summary,
     concatenate,
@@ -68,7 +67,7 @@ class View:
         if any(segment.run(run_hash) for segment in self.segments) or self.tree.get(keys.run(run_hash)) is not None:
             return True
         for segment in self.segments:
-            if segment.segment.orphans:
+            if segment.segment.orphans or segment.segment.may_have_lost(run_hash):
                 segment.demand_intact()
         return False
 
@@ -97,7 +96,7 @@ class View:
     def run_state(self, run_hash: str) -> RunState:
         """Raises KeyError when there is no such run."""
         merged = self._tree_run(run_hash)
-        touching = self._touching(run_hash)
+        touching = self._intact(run_hash)
         if merged is None and not touching:
             raise KeyError(run_hash)
         entries: dict[int, WriterEntry] = {}
@@ -206,7 +205,7 @@ class View:
 
         summary = self.merged_summary(sequence)
         fresh = self.unmerged_points(sequence)
-        if summary is None or len(fresh) and int(fresh["step"].min()) <= summary.last_step:
+        if summary is None or (len(fresh) and int(fresh["step"].min()) <= summary.last_step):
             whole = self.points(sequence)
             return whole["step"], whole["value"]
         fresh = resolve(fresh)
@@ -236,18 +235,31 @@ class View:
 
     def _demand_count(self, sequence: SequenceId, summary: Summary, count: int) -> None:
         if count != summary.count:
-            raise CorruptionError(f"{sequence.name!r} of run {sequence.run} has {count} points in the tree, its summary says {summary.count}", self.layout.tree)
+            raise CorruptionError(
+                f"{sequence.name!r} of run {sequence.run} has {count} points in the tree, its summary says {summary.count}",
+                self.layout.tree,
+            )
 
     # -- journals ----
 
-    def _touching(self, run_hash: str) -> list[tuple[SegmentView, SegmentRun]]:
-        return [(segment, run) for segment in self.segments if (run := segment.run(run_hash))]
-
     def _intact(self, run_hash: str) -> list[tuple[SegmentView, SegmentRun]]:
-        touching = self._touching(run_hash)
-        for segment, _ in touching:
-            segment.demand_intact()
+        """What the journals hold of a run. Raises CorruptionError when one of them, or one that may be, is damaged."""
+        touching = [(segment, run) for segment in self.segments if (run := segment.run(run_hash))]
+        named = {segment.segment for segment, _ in touching}
+        for segment in self.segments:
+            if segment.segment.is_damaged and (segment.segment in named or self._may_have_lost(segment.segment, run_hash)):
+                segment.demand_intact()
         return touching
+
+    def _may_have_lost(self, damaged: Segment, run_hash: str) -> bool:
+        """Whether records of a segment whose OPEN was lost may be the run's: the lost bytes tell, or that its writer wrote to the run
+        elsewhere."""
+        if damaged.may_have_lost(run_hash):
+            return True
+        return damaged.orphans and (
+            any(segment.segment.writer == damaged.writer and segment.run(run_hash) for segment in self.segments)
+            or self.tree.get(keys.writer_of_run(run_hash, damaged.writer)) is not None
+        )
 
     def _unmerged_runs(self) -> dict[str, int]:
         """hash → creation (µs) of the runs that the journals mention."""
@@ -432,7 +444,10 @@ class Reader:
 
     def _signature(self) -> tuple[int, ...] | None:
         """What changes whenever the tree does; None when there is none."""
-        for path in (self.layout.generation, self.layout.tree):  # the first merge was killed before it wrote `generation`, or that was removed
+        for path in (
+            self.layout.generation,
+            self.layout.tree,
+        ):  # the first merge was killed before it wrote `generation`, or that was removed
             try:
                 found = os.stat(path)
             except FileNotFoundError:

@@ -1,12 +1,15 @@
 """The writer of a process on a repo: its journal, the segments it goes through, and the runs it has open.
 
-All open runs of a process share one journal, so descriptors do not grow with runs. A segment is created under a dot name, locked, given its header, then
-renamed: created under its name and then locked, it could be taken for a dead writer's. A forked child starts a journal of its own on first use.
+All open runs of a process share one journal, so descriptors do not grow with runs. A segment is created under a dot name, locked, given
+its header, then
+renamed: created under its name and then locked, it could be taken for a dead writer's. A forked child starts a journal of its own on first
+use.
 """
 
 from __future__ import annotations
 
 import atexit
+import collections
 import contextlib
 import errno
 import fcntl
@@ -17,6 +20,7 @@ import warnings
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from aimlite._ext import journal as ext
 from aimlite._ext.recorder import Recorder
@@ -59,6 +63,8 @@ class Writer:
         self._rotating = False
         self._next_run = 0
         self._open: dict[int, Recorder] = {}
+        self._times_open: collections.Counter[str] = collections.Counter()  # by run hash
+        self._counters: dict[str, dict[bytes, Any]] = {}  # by run hash, of the runs that are open: where their sequences' steps stand
         self._unsynced: list[Path] = []
         self._syncer: _Syncer | None = None
         self._pid = os.getpid()
@@ -70,7 +76,7 @@ class Writer:
     ) -> Recorder:
         """A recorder for a run, which is then running. newest_order: of what is known of the run; what is written comes after it."""
         with self._lock:
-            if self.journal.closed and not self.journal.forked or self._is_orphaned():
+            if (self.journal.closed and not self.journal.forked) or self._is_orphaned():
                 self._start()
             recorder = Recorder(self.journal, self._next_run, run_hash, power)
             recorder.last_steps = last_steps
@@ -78,6 +84,8 @@ class Writer:
             self.journal.raise_order(newest_order)
             recorder.append([])
             self._open[recorder.number] = recorder
+            self._times_open[run_hash] += 1
+            recorder.counters = self._counters.setdefault(run_hash, recorder.counters)
             if power:
                 self._sync_directory()
             return recorder
@@ -87,14 +95,20 @@ class Writer:
         with self._lock:
             if recorder.closed:
                 return
-            if not recorder.is_inherited or recorder.is_open_here and not self.journal.closed:  # a child ends only what it wrote to
-                payload = recorder.number.to_bytes(4, "little") + bytes([STATUS_CODES[status]]) + ext.now_us().to_bytes(8, "little", signed=True)
+            if not recorder.is_inherited or (recorder.is_open_here and not self.journal.closed):  # a child ends only what it wrote to
+                payload = (
+                    recorder.number.to_bytes(4, "little") + bytes([STATUS_CODES[status]]) + ext.now_us().to_bytes(8, "little", signed=True)
+                )
                 recorder.append([(ext.END, payload)])
             recorder.closed = True
-            self._open.pop(recorder.number, None)
+            if self._open.pop(recorder.number, None) is not None:
+                self._times_open[recorder.run_hash] -= 1
+                if not self._times_open[recorder.run_hash]:
+                    del self._times_open[recorder.run_hash], self._counters[recorder.run_hash]
 
     def sync(self) -> None:
-        """Forces all that was written to the disk. Raises OSError: then a new segment is begun, and what came before may be lost in a power failure."""
+        """Forces all that was written to the disk. Raises OSError: then a new segment is begun, and what came before may be lost in a
+        power failure."""
         with self._lock:
             while self._unsynced:
                 _sync_file(self._unsynced[0])
@@ -133,7 +147,8 @@ class Writer:
         helper.merge_if_due(self.layout)
 
     def before_fork(self) -> None:
-        """Waits until no segment is being begun or let go of: the child would share the lock of a file that it does not know of, and keep it."""
+        """Waits until no segment is being begun or let go of: the child would share the lock of a file that it does not know of, and keep
+        it."""
         self._lock.acquire()
 
     def after_fork_in_parent(self) -> None:
@@ -191,7 +206,9 @@ class Writer:
                 ended = self.layout.journal(journal.writer, journal.segment)
                 old = journal.rotate(fd, segment, order)
                 for recorder in here:
-                    payload = recorder.number.to_bytes(4, "little") + bytes([_CONTINUED | 2 * recorder.is_inherited]) + recorder.run_hash.encode()
+                    payload = (
+                        recorder.number.to_bytes(4, "little") + bytes([_CONTINUED | 2 * recorder.is_inherited]) + recorder.run_hash.encode()
+                    )
                     journal.append([(ext.OPEN, payload)])
                     recorder.opened()
                 self._sync_directory_for_power()
@@ -211,7 +228,9 @@ class Writer:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise OSError(error.errno, f"file locks do not work in {self.layout.journals} ({error.strerror}): a repo cannot be kept there") from None
+                raise OSError(
+                    error.errno, f"file locks do not work in {self.layout.journals} ({error.strerror}): a repo cannot be kept there"
+                ) from None
             header = ext.encode_file_header(writer, segment, order, os.getpid() & 0xFFFFFFFF)
             if os.write(fd, header) != len(header):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

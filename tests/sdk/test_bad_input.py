@@ -47,7 +47,15 @@ class Unfriendly:
         return "<unfriendly>"
 
 
-NAMES = [(None, ValueError), ("", ValueError), (5, TypeError), (b"a", TypeError), (("a",), TypeError), ("\ud800", ValueError), ("x" * 5000, ValueError)]
+NAMES = [
+    (None, ValueError),
+    ("", ValueError),
+    (5, TypeError),
+    (b"a", TypeError),
+    (("a",), TypeError),
+    ("\ud800", ValueError),
+    ("x" * 5000, ValueError),
+]
 
 
 @pytest.mark.parametrize(("name", "error"), NAMES)

@@ -45,7 +45,12 @@ def test_columns(metric) -> None:
 def test_ends(metric) -> None:
     assert metric.values.first() == (10, 0.5)
     assert metric.values.last() == (28, 9.5)
-    assert (metric.values.first_idx(), metric.values.first_value(), metric.values.last_idx(), metric.values.last_value()) == (10, 0.5, 28, 9.5)
+    assert (metric.values.first_idx(), metric.values.first_value(), metric.values.last_idx(), metric.values.last_value()) == (
+        10,
+        0.5,
+        28,
+        9.5,
+    )
     assert (metric.first_step, metric.last_step, metric.first, metric.last, metric.min, metric.max) == (10, 28, 0.5, 9.5, 0.5, 9.5)
 
 

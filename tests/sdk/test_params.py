@@ -107,7 +107,7 @@ def test_deleting(repo: Repo) -> None:
     repo.merge()
     del run["a", "b"]
     assert run["a"] == {"c": 2}
-    with pytest.raises(KeyError, match="a.b"):
+    with pytest.raises(KeyError, match=r"a\.b"):
         del run["a", "b"]
     del run["a"]
     with pytest.raises(KeyError, match="'a'"):

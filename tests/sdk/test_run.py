@@ -198,7 +198,9 @@ def test_with_tells_how_it_ended(repo: Repo) -> None:
     ],
 )
 def test_the_end_of_the_process_ends_its_runs(repo: Repo, repo_path: str, ending: str, status: str) -> None:
-    done = in_child(f"import os, signal, sys; from aimlite import Run; r = Run('r', repo=sys.argv[1]); r.track(1, name='m')\n{ending}", repo_path)
+    done = in_child(
+        f"import os, signal, sys; from aimlite import Run; r = Run('r', repo=sys.argv[1]); r.track(1, name='m')\n{ending}", repo_path
+    )
     run = repo.get_run("r")
     assert run.status == status, done.stderr
     assert run.end_time is not None
@@ -237,7 +239,12 @@ def test_written_is_visible_to_other_processes_at_once(repo: Repo, repo_path: st
     run = Run("r", repo=repo)
     run["lr"] = 0.5
     run.track(7, name="m", step=3)
-    script = "import sys; from aimlite import Repo; r = Repo(sys.argv[1]).get_run('r'); print(r['lr'], r.get_metric('m').values.sparse_list(), r.status)"
+    script = """
+        import sys
+        from aimlite import Repo
+        r = Repo(sys.argv[1]).get_run('r')
+        print(r['lr'], r.get_metric('m').values.sparse_list(), r.status)
+    """
     assert in_child(script, repo_path).stdout.strip() == "0.5 ([3], [7.0]) running"
 
 
@@ -343,7 +350,9 @@ def test_a_closed_repo_says_so(repo_path: str) -> None:
         repo.list_all_runs()
 
 
-@pytest.mark.parametrize("options", [{"durability": "power"}, {"durability": "process"}, {"sync_interval": 0.05}, {"durability": "power", "sync_interval": 1}])
+@pytest.mark.parametrize(
+    "options", [{"durability": "power"}, {"durability": "process"}, {"sync_interval": 0.05}, {"durability": "power", "sync_interval": 1}]
+)
 def test_durabilities_write_the_same(repo: Repo, options: dict[str, object]) -> None:
     with Run("r", repo=repo, **options) as run:
         for step in range(20):
@@ -357,7 +366,15 @@ def test_durabilities_write_the_same(repo: Repo, options: dict[str, object]) -> 
 
 @pytest.mark.parametrize(
     "options",
-    [{"durability": "ram"}, {"durability": 1}, {"sync_interval": 0}, {"sync_interval": -1}, {"sync_interval": "1"}, {"sync_interval": True}, {"experiment": 5}],
+    [
+        {"durability": "ram"},
+        {"durability": 1},
+        {"sync_interval": 0},
+        {"sync_interval": -1},
+        {"sync_interval": "1"},
+        {"sync_interval": True},
+        {"experiment": 5},
+    ],
 )
 def test_bad_options_make_no_run(repo: Repo, options: dict[str, object]) -> None:
     with pytest.raises((ValueError, TypeError)):
@@ -371,3 +388,26 @@ def test_durability_from_the_environment(repo: Repo, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("AIMLITE_DURABILITY", "paper")
     with pytest.raises(ValueError, match="paper"):
         Run(repo=repo)
+
+
+def test_several_objects_on_one_run_count_its_steps_together(repo: Repo) -> None:
+    """They write as one writer, whose point at a step replaces the one before: each keeps its own number."""
+    one = Run("r", repo=repo)
+    one.track_columns("m", [0.0, 1.0, 2.0])
+    two = Run("r", repo=repo)
+    two.track(3.0, name="m")
+    one.track(4.0, name="m")
+    two.track({"m": 5.0, "new": 0.0})
+    one.track(1.0, name="new")
+    one.close()
+    two.sequence("m").track(6.0)
+    two.track(7.0, name="m", step=20)
+    three = Run("r", repo=repo)
+    three.track(8.0, name="m")
+    assert one.get_metric("m").values.sparse_list() == ([0, 1, 2, 3, 4, 5, 6, 20, 21], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
+    assert one.get_metric("new").values.sparse_list() == ([0, 1], [0.0, 1.0])
+    two.close()
+    three.close()
+    with Run("r", repo=repo) as again:
+        again.track(9.0, name="m")
+    assert again.get_metric("m").values.last() == (22, 9.0)

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from aimlite import CorruptionError, Repo, Run
+from aimlite.storage.layout import Layout
+from aimlite.storage.view import Reader
 from aimlite.storage.writer import end_segment
+from reference import journal as reference
 
 FLIPS = 200 if os.environ.get("AIMLITE_STRESS") == "1" else 60
 CURVE = [float(i * i % 997) / 3 for i in range(9000)]
@@ -40,14 +43,16 @@ def damaged(tmp_path: Path) -> Path:
     return path / ".aimlite"
 
 
-def read(base: Path, run_hash: str) -> dict[str, Any]:
-    """All of a run, by a reader that remembers nothing."""
-    from aimlite.storage.layout import Layout
-    from aimlite.storage.view import Reader
-
+def afresh(base: Path) -> Repo:
+    """The repo with a reader that remembers nothing."""
     repo = Repo(base.parent)
     repo._reader_ = Reader(Layout(base))
-    run = repo.get_run(run_hash)
+    return repo
+
+
+def read(base: Path, run_hash: str) -> dict[str, Any]:
+    """All of a run."""
+    run = afresh(base).get_run(run_hash)
     if run is None:
         return {}
     found = {(metric.name, str(metric.context)): (metric.values.sparse_list(), metric.epochs.tolist()[-1:]) for metric in run.metrics()}
@@ -92,7 +97,7 @@ def attempt(task: Callable[[], Any], expected: Any) -> bool:
 
 def test_every_flip_in_a_journal_is_found(damaged: Path) -> None:
     expected = {run_hash: read(damaged, run_hash) for run_hash in ("merged", "one", "two")}
-    path = sorted((damaged / "journals").iterdir())[0]
+    path = min((damaged / "journals").iterdir())
     owner, other = ("one", "two") if b"one" in path.read_bytes() else ("two", "one")
     for place in flips(path):
         assert any(problem.kind == "journal" and problem.path == str(path) for problem in problems(damaged)), place
@@ -143,6 +148,13 @@ def test_every_flip_in_the_tree_is_found(damaged: Path) -> None:
     assert read(damaged, "one") == expected["one"]
 
 
+def read_all(repo: Repo, curves: dict[str, list[float]]) -> None:
+    for run in repo.iter_runs():
+        assert run.get_metric("m").values.tolist() == curves[run.hash]
+        assert run.get_metric("m").timestamps.tolist()
+        assert len(run["p"]) == 100
+
+
 @pytest.mark.parametrize("part", [0.0001, 0.1, 0.35, 0.6, 0.85])
 def test_repair_keeps_the_rest_of_the_tree(tmp_path: Path, part: float) -> None:
     """One bad block of some hundred: what lies in the others is all there."""
@@ -157,10 +169,7 @@ def test_repair_keeps_the_rest_of_the_tree(tmp_path: Path, part: float) -> None:
         flip(path, int(path.stat().st_size * part))
         assert repo.check() != []
         with pytest.raises(CorruptionError):
-            for run in repo.iter_runs():
-                assert run.get_metric("m").values.tolist() == curves[run.hash]
-                assert run.get_metric("m").timestamps.tolist()
-                assert len(run["p"]) == 100
+            read_all(repo, curves)
         assert any("rebuilt" in line for line in repo.repair())
         assert repo.check() == []
         assert set(repo.list_all_runs()) == set(curves)
@@ -221,7 +230,9 @@ def garbage(path: Path) -> None:
 
 
 DAMAGES: list[tuple[str, Callable[[Path], None]]] = [
-    (name, damage) for name in ("MANIFEST-*", "CURRENT", "*.sst") for damage in (cut, garbage, Path.unlink, lambda path: path.write_bytes(b""))
+    (name, damage)
+    for name in ("MANIFEST-*", "CURRENT", "*.sst")
+    for damage in (cut, garbage, Path.unlink, lambda path: path.write_bytes(b""))
 ]
 
 
@@ -310,3 +321,79 @@ tree.close()
         assert repo.repair() != []
         assert repo.check() == []
         assert repo.get_run("merged").get_metric("m").values.tolist() == CURVE
+
+
+def journal_of(base: Path, run_hash: str) -> list[tuple[Path, list[reference.Record]]]:
+    """The journals that name a run and their records, in order."""
+    found = []
+    for path in sorted((base / "journals").iterdir()):
+        writer, segment = path.stem.split("-")
+        records = reference.decode_journal(path.read_bytes(), int(writer, 16), int(segment, 16)).records
+        if any(record.kind == reference.OPEN and record.payload[5:].decode() == run_hash for record in records):
+            found.append((path, records))
+    return found
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_run_is_not_read_without_what_was_lost(damaged: Path, rotated: bool) -> None:
+    """What a damaged OPEN declared belongs to some run: reading this one has to say so, reading the others not."""
+    with Run("fresh" if rotated else "merged", repo=damaged.parent) as run:
+        run.track(1.0, name="a")
+        if rotated:
+            end_segment(run.repo._layout)
+        run.track(2.0, name="a")
+        run["late"] = True
+    end_segment(run.repo._layout)
+    others = {run_hash: read(damaged, run_hash) for run_hash in ("one", "merged" if rotated else "two")}
+    path, records = journal_of(damaged, run.hash)[-1]
+    opened = next(record for record in records if record.kind == reference.OPEN)
+    for place in range(opened.offset, opened.end):
+        flip(path, place)
+        with pytest.raises(CorruptionError, match=path.name):
+            read(damaged, run.hash)
+        with pytest.raises(CorruptionError, match=path.name):
+            _ = Run._existing(run.hash, afresh(damaged)).status
+        assert all(read(damaged, run_hash) == expected for run_hash, expected in others.items())
+        flip(path, place)
+    assert read(damaged, run.hash)["params"]["late"] is True
+
+
+def test_a_status_is_not_read_without_the_end(damaged: Path) -> None:
+    path, records = journal_of(damaged, "one")[0]
+    ended = records[-1]
+    assert ended.kind == reference.END
+    for place in range(ended.offset, ended.end):
+        flip(path, place)
+        with pytest.raises(CorruptionError, match=path.name):
+            _ = afresh(damaged).get_run("one").status
+        assert afresh(damaged).get_run("two").status == "finished"
+        flip(path, place)
+    assert afresh(damaged).get_run("one").status == "finished"
+
+
+def test_a_segment_that_is_merged_after_later_ones_of_its_writer(damaged: Path) -> None:
+    """It was damaged and is repaired. What the later ones said stays the last word."""
+    with Run("late", repo=damaged.parent) as run:
+        run["p"] = 1
+        run.name = "first"
+        run.track_columns("m", CURVE)
+        end_segment(run.repo._layout)
+        run["p"] = 2
+        run.name = "second"
+        run.track_columns("m", CURVE)
+    end_segment(run.repo._layout)
+    (path, records), _ = journal_of(damaged, "late")
+    lost = next(record for record in records if record.kind == reference.PROPERTY)
+    flip(path, lost.end - 1)
+    with Repo(damaged.parent) as repo:
+        assert repo.merge()["damaged"] == [str(path)]
+        with pytest.raises(CorruptionError, match=path.name):
+            read(damaged, "late")
+        assert len(repo.repair()) == 1
+        for _ in range(2):
+            found = repo.get_run("late")
+            assert (found.status, found["p"], found.name) == ("finished", 2, "second")
+            assert found.get_metric("m").values.tolist() == CURVE * 2
+            assert repo.check() == []
+            repo.merge()
+        assert not list((damaged / "journals").iterdir())

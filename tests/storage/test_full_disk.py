@@ -147,11 +147,14 @@ def test_a_file_system_that_is_full(small_disk: Path) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(b"x" * (3 << 20))
     acknowledged = 0
-    with pytest.raises(OSError, match="space") as caught:
-        while True:
+    reason: int | None = 0
+    while reason == 0:
+        try:
             run.track_columns("m", [0.1 + acknowledged] * 1000)
             acknowledged += 1
-    assert caught.value.errno == errno.ENOSPC
+        except OSError as error:
+            reason = error.errno
+    assert reason == errno.ENOSPC
     with pytest.raises(OSError, match="space"):
         run["big"] = "x" * 2_000_000
     with pytest.raises(OSError, match="space"):

@@ -79,6 +79,7 @@ class Child:
         return "\n".join(["-- stdout:", *self.lines[-20:], "-- stderr:", self._errors.read()[-4000:]])
 
     def close(self) -> None:
+        """Kills it if it lives, and gives up what the test holds of it."""
         self.kill()
         assert self.process.stdin is not None
         assert self.process.stdout is not None
