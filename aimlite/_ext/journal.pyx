@@ -24,6 +24,7 @@ cdef extern from "journal_file.h":
     void aimlite_file_free(aimlite_file *f) nogil
     int aimlite_file_write(int fd, const unsigned char *data, size_t n, uint64_t offset) nogil
     int aimlite_fdatasync(int fd) nogil
+    int aimlite_leave_last_words(int fd, const unsigned char *data, size_t n, uint64_t offset) nogil
     uint64_t aimlite_now_us() nogil
 
 
@@ -249,37 +250,62 @@ cdef class JournalWriter:
         Raises OSError (the file is as before), ValueError for a payload of 16 MiB or more.
         """
         cdef bytes payload
-        cdef size_t size = 0, at = 0, length
-        cdef uint32_t index = 0, count
+        cdef size_t size
         cdef uint64_t order, begin
-        records = list(records)
-        count = <uint32_t>len(records)
-        for kind, payload in records:
+        cdef list group = list(records)
+        for kind, payload in group:
             if len(payload) > MAX_PAYLOAD:
                 raise ValueError(f"a journal record holds less than 16 MiB, not {len(payload)} bytes")
-            size += HEADER + PyBytes_GET_SIZE(payload)
         self.acquire()
         try:
             if epoch and epoch != self.epoch:
                 return 0
-            self.reserve(size)
             order = max(aimlite_now_us(), self.order + 1)  # strictly later: two sets of one path in a microsecond must not tie
-            for kind, payload in records:
-                length = PyBytes_GET_SIZE(payload)
-                memcpy(self.buffer + at + HEADER, PyBytes_AS_STRING(payload), length)
-                self.finish_record(at, kind, length, index + 1 < count, index, order)
-                at += HEADER + length
-                index += 1
+            size = self.put_group(group, order)
             begin = self.offset
             self.write_out(size, sync)
-            self.records += count
+            self.records += <uint32_t>len(group)
             self.order = order
-            for kind, payload in records:
+            for kind, payload in group:
                 self.note_meta(begin)
                 begin += HEADER + PyBytes_GET_SIZE(payload)
         finally:
             self.release()
         return order
+
+    cdef size_t put_group(self, list records, uint64_t order) except? 0:
+        """Encodes a group at the beginning of the buffer; returns its size."""
+        cdef bytes payload
+        cdef size_t size = 0, at = 0, length
+        cdef uint32_t index = 0, count = <uint32_t>len(records)
+        for kind, payload in records:
+            size += HEADER + PyBytes_GET_SIZE(payload)
+        self.reserve(size)
+        for kind, payload in records:
+            length = PyBytes_GET_SIZE(payload)
+            memcpy(self.buffer + at + HEADER, PyBytes_AS_STRING(payload), length)
+            self.finish_record(at, kind, length, index + 1 < count, index, order)
+            at += HEADER + length
+            index += 1
+        return size
+
+    def detach_at_exit(self, records) -> bool:
+        """Stops writing; the descriptor stays open until the process ends. Should that be with a status other than 0, the records are appended as a group.
+
+        Returns False where that cannot be done (C libraries without on_exit): then nothing has happened.
+        """
+        cdef size_t size
+        cdef bint done = False
+        self._acquire_open()
+        try:
+            if self.file.fd >= 0 and not self.poisoned:
+                size = self.put_group(list(records), max(aimlite_now_us(), self.order + 1))
+                done = aimlite_leave_last_words(self.file.fd, self.buffer, size, self.offset) == 0
+                if done:
+                    self.file.fd = -1
+        finally:
+            self.release()
+        return done
 
     def sync(self) -> None:
         """fdatasync, beside which other threads go on writing; the caller keeps the descriptor from being changed meanwhile. Raises OSError; what the kernel then has of

@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,9 +24,19 @@ typedef struct aimlite_file {
     struct aimlite_file *next, *prev;
 } aimlite_file;
 
+/* What is still to be appended to a journal should the process exit with a status other than 0. */
+typedef struct aimlite_last_words {
+    int fd;
+    uint64_t offset;
+    size_t n;
+    struct aimlite_last_words *next;
+    unsigned char data[];
+} aimlite_last_words;
+
 static pthread_mutex_t aimlite_files_mutex = PTHREAD_MUTEX_INITIALIZER;
 static aimlite_file *aimlite_files = NULL;
 static int aimlite_fork_hooked = 0;
+static aimlite_last_words *aimlite_all_last_words = NULL;
 
 static void aimlite_before_fork(void) { pthread_mutex_lock(&aimlite_files_mutex); } /* never held by one who waits */
 
@@ -41,6 +52,7 @@ static void aimlite_after_fork_child(void) {
         }
         pthread_mutex_init(&f->mutex, NULL);
     }
+    for (; aimlite_all_last_words; aimlite_all_last_words = aimlite_all_last_words->next) close(aimlite_all_last_words->fd);
     pthread_mutex_unlock(&aimlite_files_mutex);
 }
 
@@ -87,6 +99,37 @@ static int aimlite_file_write(int fd, const unsigned char *data, size_t n, uint6
         done += (size_t)k;
     }
     return 0;
+}
+
+/* Called by exit(), after Python is gone: only here is the status known that sys.exit() was given. */
+static void aimlite_say_last_words(int status, void *unused) {
+    aimlite_last_words *w;
+    (void)unused;
+    for (w = aimlite_all_last_words; status != 0 && w; w = w->next) aimlite_file_write(w->fd, w->data, w->n, w->offset);
+}
+
+/* Takes over fd. 0: done. -1: this platform or its memory does not do it, fd is the caller's. */
+static int aimlite_leave_last_words(int fd, const unsigned char *data, size_t n, uint64_t offset) {
+#ifdef __GLIBC__
+    static int registered = 0;
+    aimlite_last_words *w = (aimlite_last_words *)malloc(sizeof(aimlite_last_words) + n);
+    if (!w) return -1;
+    if (!registered && on_exit(aimlite_say_last_words, NULL) != 0) {
+        free(w);
+        return -1;
+    }
+    registered = 1;
+    w->fd = fd;
+    w->offset = offset;
+    w->n = n;
+    memcpy(w->data, data, n);
+    w->next = aimlite_all_last_words;
+    aimlite_all_last_words = w;
+    return 0;
+#else
+    (void)fd, (void)data, (void)n, (void)offset, (void)aimlite_say_last_words;
+    return -1;
+#endif
 }
 
 static int aimlite_fdatasync(int fd) {

@@ -5,7 +5,7 @@ that are counted here move on only when the write has succeeded.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_GetItem
+from cpython.dict cimport PyDict_GetItemWithError
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.object cimport PyObject
@@ -337,7 +337,7 @@ cdef class Recorder:
             else:
                 key = cache_key(<dict>context)
             if key is not None:
-                found = PyDict_GetItem(self.names_by_context, key)
+                found = PyDict_GetItemWithError(self.names_by_context, key)
                 if found != NULL:
                     return <dict>found
                 names = self.names_of_canonical(context)
@@ -353,7 +353,7 @@ cdef class Recorder:
         cdef dict names = self.names_of(context)
         cdef PyObject *found
         if type(name) is str:
-            found = PyDict_GetItem(names, name)
+            found = PyDict_GetItemWithError(names, name)
             if found != NULL:
                 return <SequenceWriter>found
         return self.add(names, name, context)
@@ -547,7 +547,7 @@ cdef class Recorder:
                     if ints is None:
                         ints = bytearray(count)
                     ints[k] = 1
-                entry = PyDict_GetItem(names, key) if type(key) is str else NULL
+                entry = PyDict_GetItemWithError(names, key) if type(key) is str else NULL
                 found[k] = <object>entry if entry != NULL else self.add(names, key, context)
                 k += 1
             if step is not None:

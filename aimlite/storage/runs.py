@@ -18,7 +18,7 @@ STATUS_WORDS = {code: word for word, code in STATUS_CODES.items()}
 
 @dataclass(frozen=True)
 class WriterEntry:
-    """What one writer did to one run. Orders and times in µs; status None: it did not end the run."""
+    """What one writer did to one run. Orders and times in µs; status None: it did not end the run. resumed: its latest opening, or 0."""
 
     opened: int
     last: int
@@ -26,16 +26,22 @@ class WriterEntry:
     status: str | None = None
     end_time: int | None = None
     inherited: bool = False
+    resumed: int = 0
     live: bool = False
 
     def encode(self) -> bytes:
-        return packb([self.opened, self.last, self.last_time, self.status, self.end_time, self.inherited])
+        return packb([self.opened, self.last, self.last_time, self.status, self.end_time, self.inherited, self.resumed])
 
     def followed_by(self, later: WriterEntry) -> WriterEntry:
         """This writer with what another segment of it says. Mostly that is the later one; a damaged segment is merged when it is
         repaired."""
         newest = later if later.last >= self.last else self
-        return replace(newest, opened=min(self.opened, later.opened), last_time=max(self.last_time, later.last_time))
+        return replace(
+            newest,
+            opened=min(self.opened, later.opened),
+            last_time=max(self.last_time, later.last_time),
+            resumed=max(self.resumed, later.resumed),
+        )
 
 
 def decode_writer_entry(data: bytes) -> WriterEntry:
@@ -58,7 +64,7 @@ def derive_state(created: int, order: int, entries: Iterable[WriterEntry]) -> Ru
     if any(entry.live for entry in entries):
         return RunState(created, order, "running", None)
     own = [entry for entry in entries if not entry.inherited] or entries
-    newest_opening = max((entry.opened for entry in own), default=0)
+    newest_opening = max((entry.resumed or entry.opened for entry in own), default=0)
     vanished = [entry for entry in own if entry.status is None and entry.last >= newest_opening]
     ended = [entry for entry in own if entry.status is not None]
     if vanished or not ended:

@@ -21,7 +21,7 @@ from aimlite.storage.points import Points, concatenate, empty_points, journal_po
 from aimlite.storage.runs import STATUS_WORDS, WriterEntry
 
 Damage = tuple[int, int, str]
-_INHERITED = 2
+_CONTINUED, _INHERITED = 1, 2
 _PROBE_BYTES = 4096
 _OPEN_HASH = ext.RECORD_HEADER_SIZE + 5  # where the hash stands in an OPEN record
 _MAX_KEPT = 32  # descriptors kept for segments whose points are not read yet: a merge may unlink the file while a view still needs it
@@ -42,7 +42,7 @@ class SegmentRun:
     """What a segment says of one run, each item with the offset of its record."""
 
     offset: int
-    opens: list[tuple[int, int, int, bool]] = field(default_factory=list)  # offset, order, run number, inherited
+    opens: list[tuple[int, int, int, int]] = field(default_factory=list)  # offset, order, run number, flags
     ends: list[tuple[int, int, int, str, int]] = field(default_factory=list)  # offset, order, run number, status, time
     params: list[tuple[int, int, bytes]] = field(default_factory=list)  # offset, order, payload
     properties: list[tuple[int, int, bytes]] = field(default_factory=list)
@@ -256,7 +256,7 @@ class Segment:
         number = int.from_bytes(payload[:4], "little")
         if kind == ext.OPEN:
             run = self.runs.setdefault(payload[5:].decode(), SegmentRun(offset))
-            run.opens.append((offset, order, number, bool(payload[4] & _INHERITED)))
+            run.opens.append((offset, order, number, payload[4]))
             self._run_of_number[number] = run
         elif kind == ext.SEQUENCE:
             found = self._run_of_number.get(int.from_bytes(payload[4:8], "little"))
@@ -328,11 +328,12 @@ class SegmentView:
         ended = bool(ends) and not open_numbers
         return WriterEntry(
             opened=min(order for _, order, *_ in opens),
+            resumed=max((order for _, order, _, flags in opens if not flags & _CONTINUED), default=0),
             last=last,
             last_time=last,
             status=ends[-1][3] if ended else None,
             end_time=ends[-1][4] if ended else None,
-            inherited=all(inherited for *_, inherited in opens),
+            inherited=all(flags & _INHERITED for *_, flags in opens),
             live=self.held and bool(open_numbers),
         )
 

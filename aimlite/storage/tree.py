@@ -133,6 +133,8 @@ class TreeReader(_RocksTree):
         except Exception as error:
             shutil.rmtree(self._scratch, ignore_errors=True)
             raise _translated(error, path, opening=True) from None
+        if self._follows:  # only a log is in it: without a name it goes with the process, however that ends
+            shutil.rmtree(self._scratch, ignore_errors=True)
         super().__init__(db, path)
         _open_readers.add(self)
 

@@ -1,5 +1,7 @@
-"""Many processes, kills, forks and long loops, in real child processes (children/). Every scenario runs in `make test` at a small size and in
-`make stress` (AIMLITE_STRESS=1) at its full counts."""
+"""Many processes, kills, forks and long loops, in real child processes (children/).
+
+Every scenario runs in `make test` at a small size and in `make stress` (AIMLITE_STRESS=1) at its full counts.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ Start = Callable[..., "Child"]
 
 
 class Child:
-    """A script of children/ in a process of its own; what it prints is collected while it runs. A script that waits for `go` reads its stdin to the end."""
+    """A script of children/ in a process of its own; what it prints is collected. One that waits for `go` reads its stdin to the end."""
 
     def __init__(self, script: str, *arguments: Any) -> None:
         paths = [str(Path(aimlite.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]

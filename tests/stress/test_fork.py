@@ -5,25 +5,47 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aimlite import Repo
 
-WAYS = [("os", "exit"), ("os", "_exit"), ("multiprocessing", "own"), ("c", "exit"), ("c", "_exit")]
+if TYPE_CHECKING:
+    from stress.conftest import Count, Start
+
+CASES = [
+    *(("use", how, ending) for how in ("os", "c") for ending in ("exit", "_exit")),
+    ("use", "multiprocessing", "own"),
+    ("vanish", "os", "_exit"),
+    ("vanish", "c", "_exit"),
+    ("grandchildren", "os", "exit"),
+    ("grandchildren", "c", "_exit"),
+    ("many", "os", "_exit"),
+    ("many", "multiprocessing", "own"),
+]
 
 
-@pytest.mark.parametrize(("how", "ending"), WAYS, ids=map("-".join, WAYS))
-@pytest.mark.parametrize("scenario", ["use", "leave_alone", "vanish", "grandchildren", "many"])
-def test_a_forked_child(repo: Repo, start, scenario: str, how: str, ending: str) -> None:
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where child processes make temporary files."""
+    path = tmp_path / "temporary"
+    path.mkdir()
+    monkeypatch.setenv("TMPDIR", str(path))
+    return path
+
+
+@pytest.mark.parametrize(("scenario", "how", "ending"), CASES, ids=map("-".join, CASES))
+def test_a_forked_child(repo: Repo, temporary: Path, start: Start, scenario: str, how: str, ending: str) -> None:
     start("forks.py", repo.path, scenario, how, ending).join()
     run = repo.get_run("parent")
     assert run is not None
     assert run.status == ("failed" if scenario == "vanish" else "finished")
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("how", ["os", "multiprocessing", "c"])
-def test_a_dead_parent_s_run_is_interrupted_while_its_children_live(repo: Repo, start, how: str) -> None:
+def test_a_dead_parent_s_run_is_interrupted_while_its_children_live(repo: Repo, start: Start, how: str) -> None:
     parent = start("forks.py", repo.path, "outlive", how, "_exit")
     parent.wait_for("ready")
     pids = [int(pid) for pid in parent.lines[0].split()[1:]]
@@ -44,15 +66,15 @@ def test_a_dead_parent_s_run_is_interrupted_while_its_children_live(repo: Repo, 
     assert own.status == "interrupted"
 
 
-def test_threads_lose_nothing(repo: Repo, start, count) -> None:
-    start("threads.py", repo.path, count(400, 5000)).join()
+def test_threads_lose_nothing(repo: Repo, start: Start, count: Count) -> None:
+    start("threads.py", repo.path, count(300, 3000)).join()
     run = repo.get_run("threads")
     assert run is not None
     assert run.status == "finished"
 
 
 @pytest.mark.parametrize("durability", ["process", "power"])
-def test_threads_that_write_while_the_process_forks(repo: Repo, start, count, durability: str) -> None:
+def test_threads_that_write_while_the_process_forks(repo: Repo, start: Start, count: Count, durability: str) -> None:
     parent = start("threads_and_forks.py", repo.path, count(20, 300), durability)
     try:
         parent.wait_for("ready")

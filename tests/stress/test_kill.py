@@ -5,30 +5,32 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from stress.children.operations import COLUMN_SIZES, DICT_NAMES, column, dict_values, is_heavy, kind_of, nested
 
 from aimlite import Repo, Run
+from aimlite.storage import helper
 from aimlite.storage.tree import L0_FILES_TO_COMPACT
 from aimlite.storage.view import Reader
 
-HELPER = "aimlite.storage.merge_helper"
+if TYPE_CHECKING:
+    from stress.conftest import Count, Start
 
 
-def test_a_killed_writer_leaves_every_acknowledged_call_whole(repo: Repo, start, count) -> None:
+def test_a_killed_writer_leaves_every_acknowledged_call_whole(repo: Repo, start: Start, count: Count) -> None:
     seed = random.randrange(1 << 32)
     print("seed", seed)  # shown when the test fails
     chance = random.Random(seed)
     left: list[tuple[Run, int, list[int]]] = []
-    for number in range(count(5, 50)):
+    for number in range(count(4, 50)):
         child_seed = chance.randrange(1 << 20)
         child = start("killed_writer.py", repo.path, f"run-{number}", child_seed)
         child.wait_for("open")
-        time.sleep(chance.uniform(0, 0.03 if is_heavy(child_seed) else 0.2))
+        time.sleep(chance.uniform(0, 0.03 if is_heavy(child_seed) else 0.15))
         acknowledged = [int(line) for line in child.kill()[1:]]
         assert acknowledged == list(range(len(acknowledged)))
         run = repo.get_run(f"run-{number}")
@@ -87,7 +89,7 @@ def resume(repo: Repo, run: Run) -> None:
     assert run.status == "finished"
 
 
-def test_a_killed_merge_loses_nothing(repo: Repo, count) -> None:
+def test_a_killed_merge_loses_nothing(repo: Repo, count: Count) -> None:
     seed = random.randrange(1 << 32)
     print("seed", seed)
     chance = random.Random(seed)
@@ -132,15 +134,20 @@ def merge_and_kill(repo: Repo, chance: random.Random, duration: float) -> bool:
     """Whether the helper was killed before it was through: at some time, or a little after its first write to the tree or its commit."""
     watched = chance.choice([None, repo._layout.lease, repo._layout.tree, repo._layout.generation, repo._layout.journals])
     before = changed(watched)
-    helper = subprocess.Popen([sys.executable, "-m", HELPER, repo.path, "merge", "--wait"], stdout=subprocess.DEVNULL)
+    merging = start_helper(repo)
     if watched is None:
         time.sleep(chance.uniform(0, duration))
     else:
-        while changed(watched) == before and helper.poll() is None:
+        while changed(watched) == before and merging.poll() is None:
             time.sleep(0)
         time.sleep(chance.choice([0, chance.uniform(0, 0.03)]))
-    helper.kill()
-    return helper.wait() != 0
+    merging.kill()
+    return merging.wait() != 0
+
+
+def start_helper(repo: Repo) -> subprocess.Popen[bytes]:
+    command = helper._command(repo._layout, "merge", "--wait")
+    return subprocess.Popen(command, env=helper._environment(), stdout=subprocess.DEVNULL)
 
 
 def changed(path: Path | None) -> int:
@@ -150,7 +157,7 @@ def changed(path: Path | None) -> int:
         return 0
 
 
-def test_a_merge_killed_while_it_compacts_loses_nothing(repo: Repo, tmp_path: Path, start, count) -> None:
+def test_a_merge_killed_while_it_compacts_loses_nothing(repo: Repo, tmp_path: Path, start: Start, count: Count) -> None:
     seed = random.randrange(1 << 32)
     print("seed", seed)
     chance = random.Random(seed)
@@ -161,12 +168,12 @@ def test_a_merge_killed_while_it_compacts_loses_nothing(repo: Repo, tmp_path: Pa
         shutil.copytree(tmp_path / "repo", tmp_path / f"copy-{number}")
         with Repo(tmp_path / f"copy-{number}") as copy:
             before = tables(copy)
-            helper = subprocess.Popen([sys.executable, "-m", HELPER, copy.path, "merge", "--wait"], stdout=subprocess.DEVNULL)
-            while before <= tables(copy) and helper.poll() is None:
+            merging = start_helper(copy)
+            while before <= tables(copy) and merging.poll() is None:
                 time.sleep(0)
             time.sleep(chance.choice([0, chance.uniform(0, 0.01)]))
-            helper.kill()
-            helper.wait()
+            merging.kill()
+            merging.wait()
             assert sums(copy) == expected
             assert copy.check() == []
             copy.merge()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,8 +12,11 @@ import pytest
 from aimlite import Repo, Run
 from aimlite.storage.view import Reader
 
+if TYPE_CHECKING:
+    from stress.conftest import Count, Start
 
-def test_many_processes_begin_where_nothing_exists(tmp_path: Path, start, count) -> None:
+
+def test_many_processes_begin_where_nothing_exists(tmp_path: Path, start: Start, count: Count) -> None:
     path, points = tmp_path / "not" / "yet" / "there", 200
     children = [start("own_run.py", path, points) for _ in range(count(8, 64))]
     for child in children:
@@ -38,7 +41,7 @@ def test_many_processes_begin_where_nothing_exists(tmp_path: Path, start, count)
 
 
 @pytest.mark.parametrize("merging", [False, True], ids=["alone", "beside merges"])
-def test_many_processes_write_one_new_run(repo_path: str, tmp_path: Path, start, count, merging: bool) -> None:
+def test_many_processes_write_one_new_run(repo_path: str, tmp_path: Path, start: Start, count: Count, merging: bool) -> None:
     writers, points = count(3, 8), count(2000, 20_000)
     children = [start("shared_run.py", repo_path, "shared", who, writers, points, tmp_path / f"{who}.npz") for who in range(writers)]
     others = [start("watcher.py", repo_path, "shared"), *([start("merger.py", repo_path)] if merging else [])]

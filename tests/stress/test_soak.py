@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -12,8 +14,11 @@ from aimlite import Repo
 from aimlite.storage.tree import L0_FILES_TO_COMPACT
 from aimlite.storage.view import Reader, View
 
+if TYPE_CHECKING:
+    from stress.conftest import Count, Start
 
-def test_a_month_of_logging_reads_as_one_burst_does(repo: Repo, start, count) -> None:
+
+def test_a_month_of_logging_reads_as_one_burst_does(repo: Repo, start: Start, count: Count) -> None:
     points = count(30_000, 30 * 24 * 3600)
     start("soak.py", repo.path, points, count(20, 300)).join()
     slow, fast = (repo.get_run(run_hash).get_metric("loss") for run_hash in ("month", "once"))
@@ -40,7 +45,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-def test_a_long_metric_is_sampled_from_heads_and_loaded_once(repo: Repo, start, count, decoded: list[str]) -> None:
+def test_a_long_metric_is_sampled_from_heads_and_loaded_once(repo: Repo, start: Start, count: Count, decoded: list[str]) -> None:
     points, k = count(300_000, 10_000_000), count(100, 1000)
     start("long_run.py", repo.path, points).join()
     metric = repo.get_run("long").get_metric("loss")
@@ -66,7 +71,7 @@ def test_a_long_metric_is_sampled_from_heads_and_loaded_once(repo: Repo, start, 
     assert len(decoded) == len(repo._view().heads(metric._sequence))
 
 
-def test_listing_many_runs_takes_no_more_descriptors_or_memory(repo: Repo, tmp_path, start, count) -> None:
+def test_listing_many_runs_takes_no_more_descriptors_or_memory(repo: Repo, tmp_path: Path, start: Start, count: Count) -> None:
     start("bulk_runs.py", repo.path, count(200, 10_000)).join()
     few = tmp_path / "few"
     start("bulk_runs.py", few, 20).join()
@@ -78,7 +83,7 @@ def test_listing_many_runs_takes_no_more_descriptors_or_memory(repo: Repo, tmp_p
     assert mib <= few_mib + 16
 
 
-def test_a_reader_lets_go_of_the_trees_it_looked_at(repo: Repo, start, count) -> None:
+def test_a_reader_lets_go_of_the_trees_it_looked_at(repo: Repo, start: Start, count: Count) -> None:
     """Looking again and again beside merges holds the tree of the views that are kept, not one for each look."""
     process, reader, seen = psutil.Process(), Reader(repo._layout), []
     kept: list[View] = []

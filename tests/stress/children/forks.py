@@ -1,7 +1,7 @@
 """forks.py REPO SCENARIO HOW ENDING: a process that has tracked, read and merged forks.
 
-HOW: os, multiprocessing or c (the C library's fork, of which Python is not told). ENDING: how the forked child ends: exit (sys.exit) or _exit; multiprocessing has
-its own way.
+HOW: os, multiprocessing or c (the C library's fork, of which Python is not told). ENDING: how the forked child ends: exit (sys.exit) or
+_exit; multiprocessing has its own way.
 """
 
 from __future__ import annotations
@@ -105,6 +105,7 @@ def use_everything() -> None:
 
 
 def use() -> None:
+    join(fork(lambda: None))
     join(fork(use_everything))
     assert losses(run) == [*range(11), 100]
     assert repo.get_run("child").status == "finished"
@@ -149,11 +150,6 @@ def many() -> None:
     assert run.status == "running"
     run.close()
     assert run.status == "finished"
-
-
-def leave_alone() -> None:
-    join(fork(lambda: None))
-    use()
 
 
 def vanish() -> None:

@@ -1,4 +1,4 @@
-"""listing.py REPO: opens a repo, counts and lists its runs and reads the newest; prints how many runs, descriptors and MiB of memory that took."""
+"""listing.py REPO: opens a repo, counts and lists its runs and reads the newest; prints how many runs, descriptors and MiB that took."""
 
 import os
 import sys

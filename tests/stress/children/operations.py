@@ -1,4 +1,4 @@
-"""What the writer that is killed does, call by call: the same on both sides, so that the parent knows what each acknowledged call has to have left."""
+"""What the writer that is killed does, call by call: its parent knows from this what each acknowledged call has to have left."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def dict_values(index: int) -> dict[str, float]:
 
 
 def nested(index: int) -> dict[str, Any]:
-    return {"index": index, "optimizer": {"name": "adam", "betas": [0.9, index], "schedule": {"warmup": index, "decay": {"by": -index}}}, "tags": {}}
+    schedule = {"warmup": index, "decay": {"by": -index}}
+    return {"index": index, "optimizer": {"name": "adam", "betas": [0.9, index], "schedule": schedule}, "tags": {}}
 
 
 def perform(run: Any, kind: str, index: int) -> None:

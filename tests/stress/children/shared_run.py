@@ -1,7 +1,7 @@
 """shared_run.py REPO RUN WHO WRITERS N OUT: waits for `go`, then is one of WRITERS processes that write one run.
 
-Every step of `overlapping` is written by all of them; OUT keeps step, value and order of each of these points, and the writer. Segments are short, so that
-there is something to merge while the run goes on.
+Every step of `overlapping` is written by all of them; OUT keeps step, value and order of each of these points, and the writer. Segments are
+short, so that there is something to merge while the run goes on.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""soak.py REPO POINTS MERGES: a run of one point a second, merged again and again in pieces of all sizes, and one of the same points written and merged at once."""
+"""soak.py REPO POINTS MERGES: one point a second, merged MERGES times in pieces of all sizes; and the same points merged at once."""
 
 import random
 import sys

@@ -25,7 +25,8 @@ with Repo(sys.argv[1]) as repo:
             continue
         for metric in run.metrics():
             steps, values = metric.values.sparse_numpy()
-            assert len(steps) == len(values) >= counts.get(metric.name, 0), f"{metric.name}: {counts[metric.name]} points, then {len(steps)}"
+            assert len(steps) == len(values)
+            assert len(steps) >= counts.get(metric.name, 0), f"{metric.name}: {counts[metric.name]} points, then {len(steps)}"
             assert (np.diff(steps) >= (0 if metric.name == "automatic" else 1)).all(), f"steps of {metric.name} are out of order"
             assert metric.count >= len(steps)
             if metric.name in seen:

@@ -1,0 +1,406 @@
+"""Several writers, segments, merges and resumed runs against a plain model: whatever is done, reading gives what was written."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from aimlite import Repo, Run
+from aimlite.storage.check import check
+from aimlite.storage.params import flatten, nest
+from aimlite.storage.runs import WriterEntry, derive_state
+from aimlite.storage.view import Reader
+from aimlite.storage.writer import Writer
+from reference.keys import pack
+
+STRESS = os.environ.get("AIMLITE_STRESS") == "1"
+WRITERS = 3
+
+
+class MergeServer:
+    """A process that merges whenever it is told to: RocksDB is opened for writing in no process that forks."""
+
+    def __init__(self) -> None:
+        script = (
+            "import dataclasses, json, sys; from pathlib import Path\n"
+            "from aimlite.storage.layout import Layout; from aimlite.storage.merge import merge\n"
+            "for line in sys.stdin: print(json.dumps(dataclasses.asdict(merge(Layout(Path(line[:-1])), True))), flush=True)"
+        )
+        self.process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def merge(self, base: Path) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{base}\n")
+        self.process.stdin.flush()
+        report: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return report
+
+    def close(self) -> None:
+        self.process.communicate(timeout=60)
+
+
+server: MergeServer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _merge_server() -> Iterator[None]:
+    global server
+    server = MergeServer()
+    yield
+    server.close()
+
+
+class WriterRepo(Repo):
+    """A repo with a writer of its own, as another process would have it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.own = Writer(self._layout)
+
+    def _writer(self) -> Writer:
+        return self.own
+
+
+# ---- the model ----
+
+Key = tuple[str, bytes]  # name, packed context
+Row = tuple[int, float, float, int, bool]  # step, value, epoch, writer, whether the step was given
+
+
+@dataclass
+class ModelRun:
+    leaves: dict[tuple[str | int, ...], Any] = field(default_factory=dict)
+    properties: dict[str, Any] = field(default_factory=dict)
+    rows: dict[Key, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    contexts: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    counters: dict[tuple[int, Key], int] = field(default_factory=dict)  # by writer: the next step
+    open: dict[int, int] = field(default_factory=lambda: defaultdict(int))  # by writer: how many objects
+    wrote: dict[int, int] = field(default_factory=dict)  # by writer: when last
+    vanished: list[int] = field(default_factory=list)  # when writers that did not end it last wrote
+    opened: int = 0
+    ended: tuple[int, str] = (0, "interrupted")
+
+    def set(self, path: tuple[str | int, ...], value: Any) -> None:
+        self.delete(path)
+        self.leaves = {at: leaf for at, leaf in self.leaves.items() if path[: len(at)] != at}
+        self.leaves.update({path + at: leaf for at, leaf in flatten(value)})
+
+    def delete(self, path: tuple[str | int, ...]) -> None:
+        self.leaves = {at: leaf for at, leaf in self.leaves.items() if at[: len(path)] != path}
+
+    def last_step(self, key: Key) -> int | None:
+        return max((row[0] for row in self.rows[key]), default=None)
+
+    def add(self, writer: int, key: Key, step: int | None, value: float, epoch: float | None) -> None:
+        at = self.counters[writer, key] if step is None else step
+        held = self.rows[key]
+        if step is None:
+            held = [row for row in held if row[0] != at or row[3] != writer or row[4]]
+        else:
+            held = [row for row in held if row[0] != at]
+        self.rows[key] = [*held, (at, value, math.nan if epoch is None else float(epoch), writer, step is not None)]
+        self.counters[writer, key] = max(self.counters[writer, key], at + 1)
+
+    def status(self) -> str:
+        if any(self.open.values()):
+            return "running"
+        if any(last >= self.opened for last in self.vanished):
+            return "interrupted"
+        return self.ended[1]
+
+
+@dataclass(eq=False)
+class OpenRun:
+    run: Run
+    hash: str
+    writer: int  # an index of repos
+    was_known: bool
+    seen: dict[Key, int] | None = None  # what a resumed run saw when it first counted
+    used: set[Key] = field(default_factory=set)
+
+
+names = st.sampled_from(["a", "b", "a\0b"])
+contexts: st.SearchStrategy[dict[str, Any] | None] = st.sampled_from([None, {"s": 1}, {"s": True}, {"s": 1.0}, {"s": "1", "t": [1]}])
+steps = st.none() | st.none() | st.integers(-5, 30)
+values = st.floats(-10, 10, width=32) | st.integers(-10, 10) | st.just(math.nan)
+epochs = st.none() | st.integers(0, 3)
+keys = st.sampled_from(["a", "b", "", 1, "a\0"])
+trees = st.recursive(
+    st.integers(0, 9) | st.sampled_from([None, "x", 2**70]), lambda inner: st.dictionaries(keys, inner, max_size=3), max_leaves=5
+)
+paths = st.lists(keys, min_size=1, max_size=3).map(tuple)
+any_open = st.integers(0, 100)
+
+
+def plain_key(name: str, context: dict[str, Any] | None) -> Key:
+    return name, pack((context or {},))
+
+
+class Engine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory(prefix="aimlite-model-")
+        self.path = Path(self.directory.name)
+        self.repos = [WriterRepo(self.path) for _ in range(WRITERS)]
+        self.ids = list(range(WRITERS))  # of the writers: another one follows one that vanished
+        self.runs: dict[str, ModelRun] = {}
+        self.open: list[OpenRun] = []
+        self.clock = 0
+
+    def pick(self, number: int) -> OpenRun:
+        return self.open[number % len(self.open)]
+
+    def wrote(self, held: OpenRun) -> ModelRun:
+        self.clock += 1
+        model = self.runs[held.hash]
+        model.wrote[self.ids[held.writer]] = self.clock
+        return model
+
+    def opened(self, run: Run, writer: int, was_known: bool) -> None:
+        held = OpenRun(run, run.hash, writer, was_known)
+        model = self.wrote(held)
+        model.opened = self.clock
+        model.open[self.ids[writer]] += 1
+        self.open.append(held)
+
+    def count(self, held: OpenRun, *wanted: Key) -> None:
+        """What a recorder does when it meets a sequence for the first time."""
+        model, writer = self.runs[held.hash], self.ids[held.writer]
+        for key in wanted:
+            if key not in held.used:
+                held.used.add(key)
+                model.counters.setdefault((writer, key), 0)
+                if held.was_known:
+                    if held.seen is None:
+                        held.seen = {key: step for key in list(model.rows) if (step := model.last_step(key)) is not None}
+                    model.counters[writer, key] = max(model.counters[writer, key], held.seen.get(key, -1) + 1)
+
+    # -- rules ----
+
+    @initialize()
+    def begin(self) -> None:
+        self.new_run(0, None)
+
+    @rule(writer=st.integers(0, WRITERS - 1), run_hash=st.none() | st.sampled_from(["x", "y", "x.1"]))
+    def new_run(self, writer: int, run_hash: str | None) -> None:
+        known = run_hash in self.runs
+        run = Run(run_hash, repo=self.repos[writer], experiment="e" if run_hash == "x" else None)
+        model = self.runs.setdefault(run.hash, ModelRun())
+        if run_hash == "x":
+            model.properties["experiment"] = "e"
+        self.opened(run, writer, known)
+
+    @rule(writer=st.integers(0, WRITERS - 1), which=any_open)
+    def resume(self, writer: int, which: int) -> None:
+        run_hash = list(self.runs)[which % len(self.runs)]
+        self.opened(Run(run_hash, repo=self.repos[writer]), writer, True)
+
+    @precondition(lambda self: self.open)
+    @rule(which=any_open, name=names, context=contexts, step=steps, value=values, epoch=epochs, by_handle=st.booleans())
+    def track(self, which: int, name: str, context: Any, step: int | None, value: float, epoch: int | None, by_handle: bool) -> None:
+        held = self.pick(which)
+        key = plain_key(name, context)
+        self.count(held, key)
+        if by_handle:
+            held.run.sequence(name, context).track(value, step, epoch)
+        else:
+            held.run.track(value, name=name, step=step, epoch=epoch, context=context)
+        model = self.wrote(held)
+        model.contexts[key] = context or {}
+        model.add(self.ids[held.writer], key, step, float(value), epoch)
+
+    @precondition(lambda self: self.open)
+    @rule(which=any_open, found=st.dictionaries(names, values, min_size=1), context=contexts, step=steps, epoch=epochs)
+    def track_dict(self, which: int, found: dict[str, float], context: Any, step: int | None, epoch: int | None) -> None:
+        held = self.pick(which)
+        wanted = {name: plain_key(name, context) for name in found}
+        self.count(held, *wanted.values())
+        held.run.track(found, step=step, epoch=epoch, context=context)
+        model = self.wrote(held)
+        for name, value in found.items():
+            model.contexts[wanted[name]] = context or {}
+            model.add(self.ids[held.writer], wanted[name], step, float(value), epoch)
+
+    @precondition(lambda self: self.open)
+    @rule(which=any_open, name=names, column=st.lists(values, max_size=12), first=steps, context=contexts, epoch=epochs)
+    def track_columns(self, which: int, name: str, column: list[float], first: int | None, context: Any, epoch: int | None) -> None:
+        held = self.pick(which)
+        key = plain_key(name, context)
+        self.count(held, key)
+        given = None if first is None else [first + 3 * k % 7 for k in range(len(column))]
+        held.run.track_columns(name, column, steps=given, epochs=epoch, context=context)
+        if column:
+            model = self.wrote(held)
+            model.contexts[key] = context or {}
+            for k, value in enumerate(column):
+                model.add(self.ids[held.writer], key, None if given is None else given[k], float(value), epoch)
+
+    @precondition(lambda self: self.open)
+    @rule(which=any_open, path=paths, value=trees)
+    def set_param(self, which: int, path: tuple[str | int, ...], value: Any) -> None:
+        held = self.pick(which)
+        held.run[path] = value
+        self.wrote(held).set(path, value)
+
+    @precondition(lambda self: self.open)
+    @rule(which=any_open, value=st.dictionaries(keys, trees, max_size=3))
+    def set_all_params(self, which: int, value: dict[Any, Any]) -> None:
+        held = self.pick(which)
+        held.run[...] = value
+        self.wrote(held).set((), value)
+
+    @precondition(lambda self: any(self.runs[held.hash].leaves for held in self.open))
+    @rule(which=any_open, leaf=any_open, depth=st.integers(1, 3))
+    def delete_param(self, which: int, leaf: int, depth: int) -> None:
+        held = self.pick(which)
+        leaves = sorted(self.runs[held.hash].leaves, key=repr)
+        path = leaves[leaf % len(leaves)][:depth] if leaves else ()
+        if path:
+            del held.run[path]
+            self.wrote(held).delete(path)
+
+    @precondition(lambda self: self.open)
+    @rule(which=any_open, name=st.sampled_from(["name", "description", "experiment"]), value=st.text("äb", max_size=3))
+    def set_property(self, which: int, name: str, value: str) -> None:
+        held = self.pick(which)
+        setattr(held.run, name, value)
+        self.wrote(held).properties[name] = value
+
+    @precondition(lambda self: self.open)
+    @rule(which=any_open, status=st.sampled_from(["finished", "failed", "interrupted"]))
+    def finish(self, which: int, status: str) -> None:
+        held = self.pick(which)
+        self.open.remove(held)
+        held.run.finish(status)
+        model, writer = self.wrote(held), self.ids[held.writer]
+        model.ended = (self.clock, status)
+        model.open[writer] -= 1
+        if not model.open[writer]:  # the counters go with the last object
+            model.counters = {at: step for at, step in model.counters.items() if at[0] != writer}
+
+    @rule(writer=st.integers(0, WRITERS - 1))
+    def rotate(self, writer: int) -> None:
+        self.repos[writer].own.end_segment()
+
+    @rule(writer=st.integers(0, WRITERS - 1))
+    def vanish(self, writer: int) -> None:
+        """What SIGKILL does to a process: its descriptor is closed, nothing else happens."""
+        os.close(self.repos[writer].own.journal.detach()) if not self.repos[writer].own.journal.closed else None
+        self.open = [held for held in self.open if held.writer != writer]
+        for model in self.runs.values():
+            if model.open.pop(self.ids[writer], 0):
+                model.vanished.append(model.wrote[self.ids[writer]])
+            model.counters = {at: step for at, step in model.counters.items() if at[0] != self.ids[writer]}
+        self.repos[writer] = WriterRepo(self.path)
+        self.ids[writer] = max(self.ids) + 1
+
+    @rule()
+    def merge(self) -> None:
+        report = server.merge(self.path / ".aimlite")
+        assert not report["busy"]
+        assert report["damaged"] == []
+
+    @rule(which=any_open)
+    def look(self, which: int) -> None:
+        self.compare(list(self.runs)[which % len(self.runs)], self.repos[0])
+
+    @rule()
+    def look_afresh(self) -> None:
+        """By a reader that saw nothing of what came before."""
+        repo = Repo(self.path)
+        repo._reader_ = Reader(repo._layout)
+        for run_hash in self.runs:
+            self.compare(run_hash, repo)
+
+    @invariant()
+    def all_runs_are_listed(self) -> None:
+        assert sorted(self.repos[1].list_all_runs()) == sorted(self.runs)
+        assert self.repos[1].total_runs_count() == len(self.runs)
+
+    # -- comparing ----
+
+    def compare(self, run_hash: str, repo: Repo) -> None:
+        run, model = repo.get_run(run_hash), self.runs[run_hash]
+        assert run is not None
+        assert run.status == model.status()
+        expected = nest(model.leaves.items()) if model.leaves else {}
+        assert run[...] == expected
+        for key, value in expected.items():
+            assert run[key] == value
+        assert (run.name, run.description, run.experiment) == (
+            model.properties.get("name", f"Run: {run_hash}"),
+            model.properties.get("description"),
+            model.properties.get("experiment", "default"),
+        )
+        metrics = {(metric.name, pack((metric.context,))): metric for metric in run.metrics()}
+        assert metrics.keys() == {key for key, rows in model.rows.items() if rows}
+        for key, metric in metrics.items():
+            rows = sorted(model.rows[key], key=lambda row: row[0])
+            found = run.get_metric(key[0], model.contexts[key])
+            assert found is not None
+            assert repr(found.values.sparse_list()) == repr(([row[0] for row in rows], [row[1] for row in rows]))
+            assert repr(metric.epochs.values_list()) == repr([row[2] for row in rows])
+            numbers = [row[1] for row in rows if row[1] == row[1]]
+            ends = (metric.count, metric.first_step, metric.last_step, metric.min, metric.max)
+            assert repr(ends) == repr((len(rows), rows[0][0], rows[-1][0], min(numbers, default=math.nan), max(numbers, default=math.nan)))
+            assert len(metric.timestamps) == len(rows)
+
+    def teardown(self) -> None:
+        try:
+            self.look_afresh()
+            assert check(self.repos[0]._layout) == []
+            for repo in self.repos:
+                repo.own.close()
+            server.merge(self.path / ".aimlite")
+            assert not self.repos[0]._layout.list_journals()
+            for model in self.runs.values():
+                if any(model.open.values()):
+                    model.open.clear()
+                    model.ended = (self.clock, "finished")
+            self.look_afresh()
+            assert check(self.repos[0]._layout) == []
+        finally:
+            for repo in self.repos:
+                repo.own.close()
+                repo.close()
+            self.directory.cleanup()
+
+
+def test_engine() -> None:
+    run_state_machine_as_test(
+        Engine,
+        settings=settings(
+            max_examples=400 if STRESS else 25,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )
+
+
+def test_the_last_opening_decides_what_a_vanished_writer_means() -> None:
+    """A writer that opens the run again after another one vanished resumes it, also when it had opened it before that one."""
+    vanished = WriterEntry(opened=20, last=30, last_time=30, resumed=20)
+    before = WriterEntry(opened=10, last=15, last_time=15, status="finished", end_time=15, resumed=10)
+    again = WriterEntry(opened=40, last=50, last_time=50, status="finished", end_time=50, resumed=40)
+    continued = WriterEntry(opened=40, last=50, last_time=50, status="finished", end_time=50)
+    assert derive_state(10, 50, [before, vanished]).status == "interrupted"
+    assert derive_state(10, 50, [before.followed_by(again), vanished]).status == "finished"
+    assert derive_state(10, 50, [before.followed_by(continued), vanished]).status == "interrupted", "a rotation resumes nothing"
+    assert before.followed_by(again) == again.followed_by(before), "segments may be merged in any order"
