@@ -287,7 +287,9 @@ def _open_for_writing(path: Path) -> Rdict:
     options.set_level_zero_stop_writes_trigger(1 << 20)
     options.set_max_background_jobs(2)
     try:
-        return Rdict(str(path), options)
+        # Named for the column family too: else rocksdict takes its options from the file that the last writer left, with automatic
+        # compaction on if that was killed while it compacted.
+        return Rdict(str(path), options, column_families={"default": options})
     except Exception as error:
         raise _translated(error, path, opening=True, writing=True) from None
 

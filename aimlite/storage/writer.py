@@ -95,16 +95,17 @@ class Writer:
         with self._lock:
             if recorder.closed:
                 return
-            if not recorder.is_inherited or (recorder.is_open_here and not self.journal.closed):  # a child ends only what it wrote to
-                payload = (
-                    recorder.number.to_bytes(4, "little") + bytes([STATUS_CODES[status]]) + ext.now_us().to_bytes(8, "little", signed=True)
-                )
-                recorder.append([(ext.END, payload)])
+            if self._ends_here(recorder):
+                recorder.append([_end_record(recorder, status)])
             recorder.closed = True
             if self._open.pop(recorder.number, None) is not None:
                 self._times_open[recorder.run_hash] -= 1
                 if not self._times_open[recorder.run_hash]:
                     del self._times_open[recorder.run_hash], self._counters[recorder.run_hash]
+
+    def _ends_here(self, recorder: Recorder) -> bool:
+        """Whether its end is to be written: a forked child ends only what it wrote to."""
+        return not recorder.is_inherited or (recorder.is_open_here and not self.journal.closed)
 
     def sync(self) -> None:
         """Forces all that was written to the disk. Raises OSError: then a new segment is begun, and what came before may be lost in a
@@ -133,17 +134,21 @@ class Writer:
             else:
                 self._release(self.journal.detach())
 
-    def close(self, status: str = "finished") -> None:
-        """Ends every open run and lets go of the journal."""
+    def close(self, status: str = "finished", at_exit: bool = False) -> None:
+        """Ends every open run and lets go of the journal. at_exit: the runs are 'failed' should the process exit with a status other than
+        0."""
         with self._lock:
             if self._syncer is not None:
                 self._syncer.stop()
                 self._syncer = None
             if self.journal.closed:
                 return
-            for recorder in list(self._open.values()):
+            left = list(self._open.values())
+            last_words = [_end_record(recorder, "failed") for recorder in left if self._ends_here(recorder)]
+            for recorder in left:
                 self.end_run(recorder, status)
-            self._release(self.journal.detach())
+            if not (at_exit and last_words and self.journal.detach_at_exit(last_words)):
+                self._release(self.journal.detach())
         helper.merge_if_due(self.layout)
 
     def before_fork(self) -> None:
@@ -259,6 +264,11 @@ class Writer:
             self._directory_synced = True
 
 
+def _end_record(recorder: Recorder, status: str) -> tuple[int, bytes]:
+    number, time = recorder.number.to_bytes(4, "little"), ext.now_us().to_bytes(8, "little", signed=True)
+    return ext.END, number + bytes([STATUS_CODES[status]]) + time
+
+
 class _Syncer(threading.Thread):
     """Calls `sync` of a writer at an interval, while the writer lives."""
 
@@ -317,7 +327,7 @@ def _note_exception(hook: Callable[..., object]) -> Callable[..., object]:
 def _close_writers() -> None:
     for writer in list(_writers.values()):
         try:
-            writer.close(_exit_status)
+            writer.close(_exit_status, at_exit=_exit_status == "finished")
         except (OSError, ValueError) as error:
             warnings.warn(f"a run could not be ended at exit and will show as interrupted: {error}", RuntimeWarning, stacklevel=1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import signal
@@ -210,6 +211,33 @@ def test_the_end_of_the_process_ends_its_runs(repo: Repo, repo_path: str, ending
     with Run("r", repo=repo) as again:
         assert again.status == "running"
     assert run.status == "finished"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="SKIPPED: only glibc tells a process its own exit status")
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [
+        ("sys.exit(3)", "failed"),
+        ("sys.exit('message')", "failed"),
+        ("raise SystemExit(1)", "failed"),
+        ("exit(1)", "failed"),
+        ("sys.excepthook = lambda *_: None; 1 / 0", "failed"),
+        ("raise SystemExit", "finished"),
+        ("threading.Thread(target=lambda: sys.exit(2)).start()", "finished"),
+        ("with contextlib.suppress(SystemExit): sys.exit(1)", "finished"),
+        ("os.fork() or os._exit(0); sys.exit(1)", "failed"),
+        ("atexit.register(lambda: os.fork() or sys.exit(1)); sys.exit(1)", "failed"),
+    ],
+)
+def test_the_exit_status_tells_whether_a_run_failed(repo: Repo, repo_path: str, ending: str, status: str) -> None:
+    script = "import atexit, contextlib, os, sys, threading; from aimlite import Run\n"
+    script += "runs = [Run(name, repo=sys.argv[1]) for name in 'abc']; runs[0].track(1, name='m'); runs[1].finish('interrupted')\n"
+    done = in_child(script + ending, repo_path)
+    for _ in range(2):
+        assert {run.hash: run.status for run in repo.iter_runs()} == {"a": status, "b": "interrupted", "c": status}, done.stderr
+        assert repo.get_run("a").end_time >= repo.get_run("a").creation_time
+        assert repo.check() == []
+        repo.merge()
 
 
 def test_a_run_is_running_while_any_process_has_it_open(repo: Repo, repo_path: str) -> None:

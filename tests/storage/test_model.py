@@ -295,7 +295,19 @@ class Engine(RuleBasedStateMachine):
 
     @rule(writer=st.integers(0, WRITERS - 1))
     def rotate(self, writer: int) -> None:
+        journal = self.repos[writer].own.journal
+        before = journal.epoch
+        segment = self.repos[writer].own.journal.segment
         self.repos[writer].own.end_segment()
+        if self.repos[writer].own.journal.segment != segment:  # the next one declares the runs that are open
+            for held in self.open:
+                if held.writer == writer:
+                    self.wrote(held)
+        if not journal.closed and journal.epoch != before:  # the next segment declares the open runs: their writer was still there then
+            self.clock += 1
+            for model in self.runs.values():
+                if model.open.get(self.ids[writer]):
+                    model.wrote[self.ids[writer]] = self.clock
 
     @rule(writer=st.integers(0, WRITERS - 1))
     def vanish(self, writer: int) -> None:
