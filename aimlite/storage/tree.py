@@ -40,6 +40,7 @@ from aimlite.storage import keys
 
 L0_FILES_TO_COMPACT = 12
 _CACHE_BYTES = 32 << 20
+_SCHEDULING_S = 5.0
 Entry = tuple[bytes, bytes]
 
 
@@ -229,20 +230,28 @@ class TreeWriter(_RocksTree):
             del pin
 
     def compact(self, at_files: int = L0_FILES_TO_COMPACT, timeout_s: float = 3600.0) -> bool:
-        """Lets RocksDB compact what has piled up when level 0 holds `at_files` or more; returns whether it did."""
-        if (self._db.property_int_value("rocksdb.num-files-at-level0") or 0) < at_files:
+        """Lets RocksDB compact what has piled up when level 0 holds `at_files` or more; returns whether it did. None is under way when it
+        has returned: its files must not go while they are still listed."""
+        if self._property("num-files-at-level0") < at_files:
             return False
         try:
             self._db.set_options({"disable_auto_compactions": "false"})
             deadline = time.monotonic() + timeout_s
-            while time.monotonic() < deadline and (
-                self._db.property_int_value("rocksdb.compaction-pending") or self._db.property_int_value("rocksdb.num-running-compactions")
-            ):
+            scheduled = time.monotonic() + _SCHEDULING_S  # it is not pending at once
+            while time.monotonic() < deadline:
+                waiting = self._property("num-files-at-level0") >= at_files and time.monotonic() < scheduled
+                if not (waiting or self._property("compaction-pending") or self._property("num-running-compactions")):
+                    break
                 time.sleep(0.01)
             self._db.set_options({"disable_auto_compactions": "true"})
+            while self._property("num-running-compactions"):
+                time.sleep(0.01)
         except Exception as error:
             raise _translated(error, self.path, writing=True) from None
         return True
+
+    def _property(self, name: str) -> int:
+        return self._db.property_int_value(f"rocksdb.{name}") or 0
 
     def close(self) -> None:
         try:

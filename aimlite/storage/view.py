@@ -368,16 +368,16 @@ class Reader:
         tree: Tree = EmptyTree() if self._handle is None else self._handle.tree
         try:
             waiting = [name for name in names if not self._is_merged(tree, *name)]
+            for gone in self._segments.keys() - set(waiting):
+                del self._segments[gone]
             segments = [self._segment(*name) for name in waiting]
+            if not self._follow_rotations(segments, tree) and attempt < 5:
+                return None
         except FileNotFoundError:
             return None  # merged since it was listed
         except TreeMoved:
             self._retire()
             return None
-        for gone in self._segments.keys() - set(waiting):
-            del self._segments[gone]
-        if attempt < 5 and any(s.segment.rotated and not self._has_successor(s.segment, tree) for s in segments):
-            return None  # the writer went on in a segment made after the listing
         if self._last is not None and not moved and self._last.segments == segments:
             return self._last
         self._last = view = View(self.layout, tree, segments)
@@ -394,9 +394,20 @@ class Reader:
             segment.refresh()
         return SegmentView(segment, segment.end, segment.held)
 
-    def _has_successor(self, segment: Segment, tree: Tree) -> bool:
-        following = (segment.writer, segment.number + 1)
-        return following in self._segments or self._is_merged(tree, *following)
+    def _follow_rotations(self, segments: list[SegmentView], tree: Tree) -> bool:
+        """Adds the segments that writers began after the listing: without them a run would seem to have no writer. Not by listing again,
+        for a writer may rotate faster than that. Returns False when one is neither there nor merged."""
+        for segment in [view.segment for view in segments]:
+            while segment.rotated:
+                following = (segment.writer, segment.number + 1)
+                if following in self._segments or self._is_merged(tree, *following):
+                    break
+                try:
+                    segments.append(self._segment(*following))
+                except FileNotFoundError:
+                    return False
+                segment = segments[-1].segment
+        return True
 
     def _is_merged(self, tree: Tree, writer: int, segment: int) -> bool:
         if writer not in self._merged:

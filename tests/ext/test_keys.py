@@ -203,10 +203,10 @@ def test_order_of_types_and_of_nested_none() -> None:
 
 @given(tuples, tuples)
 def test_no_key_continues_inside_an_element(a: tuple[Any, ...], b: tuple[Any, ...]) -> None:
-    """A key that begins with another holds all of its elements: what prefix scans stand on."""
+    """[a, a ff) holds the keys that begin with the elements of a alone: what prefix scans stand on. A longer string goes on with ff."""
     assert pack(a) + pack(b) == pack(a + b)
-    if pack(b).startswith(pack(a)):
-        assert frozen(b[: len(a)]) == frozen(a)
+    assert (pack(a) <= pack(b) < pack(a) + b"\xff") == (frozen(b[: len(a)]) == frozen(a))
+    assert pack(("a\0",)).startswith(pack(("a",)))
 
 
 @given(st.binary(max_size=4), st.binary(max_size=6))
