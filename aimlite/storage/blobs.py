@@ -26,7 +26,7 @@ def put_blob(blobs: Path, content: bytes) -> bytes:
     digest = _sha256(content)
     path = blob_path(blobs, digest)
     try:
-        if path.stat().st_size == len(content):
+        if path.stat().st_size == len(content) and path.read_bytes() == content:  # a damaged one is put right
             return digest
     except FileNotFoundError:
         if not path.parent.is_dir():

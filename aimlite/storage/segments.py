@@ -225,7 +225,7 @@ class Segment:
                     head = os.pread(fd, whole, offset)
                 kind, order, payload = ext.decode_record(head, self.writer, self.number)
                 self._take_record(kind, offset, order, payload)
-        except CorruptionError:
+        except (IndexError, ValueError):  # a CorruptionError too
             self.runs.clear()
             self._run_of_number.clear()
             return False  # read the whole, which finds out what is wrong where
@@ -248,7 +248,10 @@ class Segment:
         self._reader.feed(data, not self.held)
         meta = self._reader.meta
         for kind, offset, order, payload in meta[self._absorbed :]:
-            self._take_record(kind, offset, order, payload)
+            try:
+                self._take_record(kind, offset, order, payload)
+            except (IndexError, ValueError) as error:  # its CRC is good: who wrote it was no writer of ours
+                self._reader.damage.append((offset, ext.RECORD_HEADER_SIZE + len(payload), f"a record does not decode: {error}"))
         self._absorbed = len(meta)
         self.complete = not self.held
 

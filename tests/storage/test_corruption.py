@@ -419,3 +419,40 @@ def test_every_flip_in_what_lists_the_files_is_found(damaged: Path, name: str) -
         repo.repair()
         assert repo.check() == []
     assert {run_hash: read(damaged, run_hash) for run_hash in ("merged", "one")} == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (reference.OPEN, b""),
+        (reference.OPEN, b"\0\0\0\0"),
+        (reference.OPEN, b"\0\0\0\0\0\xff"),
+        (reference.SEQUENCE, bytes(9) + b"\xff"),
+        (reference.SEQUENCE, bytes(9)),
+        (reference.END, b"\0\0\0\0"),
+    ],
+)
+@pytest.mark.parametrize("rotated", [False, True])
+def test_records_that_no_writer_makes(damaged: Path, kind: int, payload: bytes, rotated: bool) -> None:
+    """Their CRCs are right, so only what stands in them tells."""
+    writer, expected = 0xAB, read(damaged, "one")
+    declared = [(reference.OPEN, reference.encode_open(0, "strange")), (reference.PROPERTY, b"\0\0\0\0\x92\xa4name\xa1n")]
+    groups: list[tuple[int, list[tuple[int, bytes]]]] = [(5, declared), (6, [(kind, payload)])]
+    if rotated:
+        records = reference.decode_journal(reference.encode_journal(writer, 0, 4, groups), writer, 0).records
+        groups.append((7, [(reference.ROTATED, reference.encode_footer([record.offset for record in records], []))]))
+    path = damaged / "journals" / f"{writer:016x}-00000000.journal"
+    path.write_bytes(reference.encode_journal(writer, 0, 4, groups))
+    assert [problem.path for problem in problems(damaged)] == [str(path)]
+    with pytest.raises(CorruptionError, match="does not decode"):
+        read(damaged, "strange")
+    assert read(damaged, "one") == expected
+
+
+def test_a_blob_that_is_stored_again_is_put_right(damaged: Path) -> None:
+    (path,) = (path for path in (damaged / "blobs").rglob("*") if path.is_file())
+    flip(path, 1_000_000)
+    with Run("again", repo=damaged.parent) as run:
+        run["text"] = "t" * 2_000_000
+    assert run["text"] == read(damaged, "blob")["params"]["text"] == "t" * 2_000_000
+    assert problems(damaged) == []

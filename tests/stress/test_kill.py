@@ -183,3 +183,11 @@ def test_a_merge_killed_while_it_compacts_loses_nothing(repo: Repo, tmp_path: Pa
 
 def tables(repo: Repo) -> set[str]:
     return {path.name for path in repo._layout.tree.glob("*.sst")}
+
+
+def test_a_killed_compaction_does_not_leave_compactions_on(repo: Repo, start: Start) -> None:
+    """RocksDB writes its options down when they are changed, and compacts four files by itself: files would go that are still listed."""
+    start("merges.py", repo.path, 3).join()
+    start("stopped_compaction.py", repo.path).join()
+    start("merges.py", repo.path, 3).join()
+    assert len(tables(repo)) == 6
