@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import msgpack
@@ -371,7 +371,7 @@ class Reader:
             for gone in self._segments.keys() - set(waiting):
                 del self._segments[gone]
             segments = [self._segment(*name) for name in waiting]
-            if not self._follow_rotations(segments, tree) and attempt < 5:
+            if not self._note_rotations(segments, tree) and attempt < 5:
                 return None
         except FileNotFoundError:
             return None  # merged since it was listed
@@ -394,19 +394,17 @@ class Reader:
             segment.refresh()
         return SegmentView(segment, segment.end, segment.held)
 
-    def _follow_rotations(self, segments: list[SegmentView], tree: Tree) -> bool:
-        """Adds the segments that writers began after the listing: without them a run would seem to have no writer. Not by listing again,
-        for a writer may rotate faster than that. Returns False when one is neither there nor merged."""
-        for segment in [view.segment for view in segments]:
-            while segment.rotated:
-                following = (segment.writer, segment.number + 1)
-                if following in self._segments or self._is_merged(tree, *following):
-                    break
-                try:
-                    segments.append(self._segment(*following))
-                except FileNotFoundError:
+    def _note_rotations(self, segments: list[SegmentView], tree: Tree) -> bool:
+        """Marks the segments whose writers went on, after the listing, in another: without that one a run would seem to have no writer. It
+        is not read, nor is the directory listed again: a writer may rotate faster than that. Returns False when it is neither there nor
+        merged."""
+        for index, view in enumerate(segments):
+            segment = view.segment
+            following = (segment.writer, segment.number + 1)
+            if segment.rotated and following not in self._segments and not self._is_merged(tree, *following):
+                if not self.layout.journal(*following).exists():
                     return False
-                segment = segments[-1].segment
+                segments[index] = replace(view, held=True)
         return True
 
     def _is_merged(self, tree: Tree, writer: int, segment: int) -> bool:

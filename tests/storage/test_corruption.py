@@ -433,20 +433,22 @@ def test_every_flip_in_what_lists_the_files_is_found(damaged: Path, name: str) -
     ],
 )
 @pytest.mark.parametrize("rotated", [False, True])
-def test_records_that_no_writer_makes(damaged: Path, kind: int, payload: bytes, rotated: bool) -> None:
+def test_records_that_no_writer_makes(repo_path: str, kind: int, payload: bytes, rotated: bool) -> None:
     """Their CRCs are right, so only what stands in them tells."""
-    writer, expected = 0xAB, read(damaged, "one")
+    base = Path(repo_path, ".aimlite")
+    write(base.parent, "one")
+    writer, expected = 0xAB, read(base, "one")
     declared = [(reference.OPEN, reference.encode_open(0, "strange")), (reference.PROPERTY, b"\0\0\0\0\x92\xa4name\xa1n")]
     groups: list[tuple[int, list[tuple[int, bytes]]]] = [(5, declared), (6, [(kind, payload)])]
     if rotated:
         records = reference.decode_journal(reference.encode_journal(writer, 0, 4, groups), writer, 0).records
         groups.append((7, [(reference.ROTATED, reference.encode_footer([record.offset for record in records], []))]))
-    path = damaged / "journals" / f"{writer:016x}-00000000.journal"
+    path = base / "journals" / f"{writer:016x}-00000000.journal"
     path.write_bytes(reference.encode_journal(writer, 0, 4, groups))
-    assert [problem.path for problem in problems(damaged)] == [str(path)]
+    assert [problem.path for problem in problems(base)] == [str(path)]
     with pytest.raises(CorruptionError, match="does not decode"):
-        read(damaged, "strange")
-    assert read(damaged, "one") == expected
+        read(base, "strange")
+    assert read(base, "one") == expected
 
 
 def test_a_blob_that_is_stored_again_is_put_right(damaged: Path) -> None:
