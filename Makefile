@@ -18,7 +18,7 @@ demo: $(VENV)/.built  ## eight small trainings into one repo, then their curves
 
 stress: $(VENV)/.built  ## kills, many processes, damage, long loops at full counts; then random bytes into every decoder
 	AIMLITE_STRESS=1 $(PYTEST) tests/stress tests/storage/test_corruption.py
-	AIMLITE_FUZZ_SECONDS=$${AIMLITE_FUZZ_SECONDS:-60} $(PYTEST) -m fuzz tests/ext
+	AIMLITE_FUZZ_SECONDS=$${AIMLITE_FUZZ_SECONDS:-60} $(PYTEST) -m fuzz tests/ext tests/query
 
 check: $(VENV)/.built  ## style, types, stubs, layers, docs
 	$(BIN)/ruff check
@@ -32,7 +32,7 @@ bench: $(VENV)/.built  ## benchmarks: the environment, then one line per operati
 	$(BIN)/python benchmarks/bench.py
 
 docs: $(VENV)/.built  ## run every example of README.md and docs/
-	$(PYTEST) tests/test_docs.py aimlite docs --doctest-modules --doctest-glob='*.md'
+	$(PYTEST) tests/test_docs.py tests/sdk/test_types_page.py aimlite --doctest-modules
 
 # A copy, so that the slow build never replaces the one in use. Needs gcc on Linux.
 sanitize: $(VENV)/.built  ## the tests of _ext under the address and undefined-behaviour sanitizers
@@ -45,8 +45,8 @@ sanitize: $(VENV)/.built  ## the tests of _ext under the address and undefined-b
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	    ../../$(PYTEST) -p no:cacheprovider --capture=sys tests/ext
 
-fuzz: $(VENV)/.built  ## random bytes into every decoder, AIMLITE_FUZZ_SECONDS long
-	AIMLITE_FUZZ_SECONDS=$${AIMLITE_FUZZ_SECONDS:-300} $(PYTEST) -m fuzz tests/ext
+fuzz: $(VENV)/.built  ## random bytes into every decoder and random queries, AIMLITE_FUZZ_SECONDS long each
+	AIMLITE_FUZZ_SECONDS=$${AIMLITE_FUZZ_SECONDS:-300} $(PYTEST) -m fuzz tests/ext tests/query
 
 clean:  ## .venv and everything built
 	rm -rf $(VENV) build dist *.egg-info aimlite/_ext/*.c aimlite/_ext/*.so

@@ -8,30 +8,57 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 __all__ = [
     "AimliteError",
+    "ConfigError",
+    "Context",
     "CorruptionError",
     "MergeError",
+    "Metric",
+    "QueryLimitError",
+    "QueryReportMode",
+    "QuerySyntaxError",
+    "QueryTimeoutError",
     "ReadOnlyError",
     "Repo",
     "RepoFormatError",
+    "RepoNotFound",
+    "RepoStatus",
     "Run",
     "RunClosedError",
     "RunNotFound",
+    "Sequence",
 ]
 
 if TYPE_CHECKING:
     from aimlite.errors import (
         AimliteError,
+        ConfigError,
         CorruptionError,
         MergeError,
+        QueryLimitError,
+        QuerySyntaxError,
+        QueryTimeoutError,
         ReadOnlyError,
         RepoFormatError,
+        RepoNotFound,
         RunClosedError,
         RunNotFound,
     )
-    from aimlite.sdk.repo import Repo
+    from aimlite.sdk.context import Context
+    from aimlite.sdk.metric import Metric
+    from aimlite.sdk.repo import Repo, RepoStatus
+    from aimlite.sdk.report import QueryReportMode
     from aimlite.sdk.run import Run
+    from aimlite.sdk.sequence import Sequence
 
-_MODULES = {"Repo": "aimlite.sdk.repo", "Run": "aimlite.sdk.run"}
+_MODULES = {
+    "Context": "aimlite.sdk.context",
+    "Metric": "aimlite.sdk.metric",
+    "QueryReportMode": "aimlite.sdk.report",
+    "Repo": "aimlite.sdk.repo",
+    "RepoStatus": "aimlite.sdk.repo",
+    "Run": "aimlite.sdk.run",
+    "Sequence": "aimlite.sdk.sequence",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,11 +2,16 @@
 
 AimliteError
 ├── RunNotFound(KeyError)          no run has this hash
+├── RepoNotFound(FileNotFoundError) a repo that only was to be read is not there
 ├── RunClosedError(ValueError)     a write on a run that was closed or finished
 ├── ReadOnlyError(PermissionError) a write on a run opened with read_only=True
 ├── RepoFormatError(ValueError)    the repo was written by a newer aimlite, or is not a repo
 ├── CorruptionError(ValueError)    bytes on disk are not what was written
-└── MergeError(RuntimeError)       the merge helper could not be started or failed
+├── ConfigError(ValueError)        the user's config cannot be read, or a key means nothing
+├── MergeError(RuntimeError)       the merge helper could not be started or failed
+├── QueryLimitError(ValueError)    a query makes something too large
+├── QuerySyntaxError(SyntaxError)  a query is malformed, or names what there is not
+└── QueryTimeoutError(TimeoutError) a query did not end in time
 
 Wrong arguments raise the builtin `TypeError` or `ValueError`; a full disk or missing permission the `OSError` of the system.
 """
@@ -27,6 +32,10 @@ class RunNotFound(AimliteError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class RepoNotFound(AimliteError, FileNotFoundError):
+    """Raised when a repo is to be opened without being made, and there is none at the path."""
+
+
 class RunClosedError(AimliteError, ValueError):
     """Raised when something is written to a run after `close()` or `finish()`."""
 
@@ -37,6 +46,10 @@ class ReadOnlyError(AimliteError, PermissionError):
 
 class RepoFormatError(AimliteError, ValueError):
     """Raised at open when a repo's `VERSION` is newer than this aimlite or cannot be read."""
+
+
+class ConfigError(AimliteError, ValueError):
+    """Raised when the user's config is not what `aimlite config set` writes, and when a key is set that means nothing."""
 
 
 class MergeError(AimliteError, RuntimeError):
@@ -59,3 +72,34 @@ class CorruptionError(AimliteError, ValueError):
     def __str__(self) -> str:
         where = f"{self.path or 'bytes'}" + (f" at offset {self.offset}" if self.offset is not None else "")
         return f"{self.message} ({where})"
+
+
+class QuerySyntaxError(AimliteError, SyntaxError):
+    """Raised at once when a query is malformed, or names what there is not.
+
+    text: the query. lineno, offset: where, counted from 1. end_lineno, end_offset: behind the last character meant.
+    """
+
+    def __init__(self, message: str, query: str, begin: int, end: int) -> None:
+        begin, end = min(begin, len(query)), min(max(end, begin + 1), len(query) + 1)
+        line_begin = query.rfind("\n", 0, begin) + 1
+        line_end = query.find("\n", begin)
+        line = query[line_begin : len(query) if line_end < 0 else line_end]
+        lineno, offset = query.count("\n", 0, begin) + 1, begin - line_begin + 1
+        end_lineno = query.count("\n", 0, end) + 1
+        end_offset = end - (query.rfind("\n", 0, end) + 1) + 1
+        super().__init__(message, ("<query>", lineno, offset, line, end_lineno, end_offset))
+
+    def __str__(self) -> str:
+        line, offset = self.text or "", self.offset or 1
+        width = (self.end_offset or offset + 1) - offset if self.end_lineno == self.lineno else len(line) - offset + 1
+        blank = "".join("\t" if character == "\t" else " " for character in line[: offset - 1])
+        return f"{self.msg}\n  {line}\n  {blank}{'^' * max(1, width)}"
+
+
+class QueryLimitError(AimliteError, ValueError):
+    """Raised when what a query makes (a string, a list, a number) is larger than queries may make."""
+
+
+class QueryTimeoutError(AimliteError, TimeoutError):
+    """Raised when a query does not end within its `timeout`."""

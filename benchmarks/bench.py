@@ -21,12 +21,15 @@ from typing import Any
 os.environ["AIMLITE_MERGE"] = "off"  # a helper that starts by itself would be measured by whatever runs beside it
 
 import environment
+import querying
 import reading
 import upkeep
 import writing
 from table import SEED, Bench, Line, Operation, Samples
 
-OPERATIONS = {found.name: found for module in (writing, reading, upkeep) for found in vars(module).values() if isinstance(found, Operation)}
+OPERATIONS = {
+    found.name: found for module in (writing, reading, querying, upkeep) for found in vars(module).values() if isinstance(found, Operation)
+}
 ROW = "{:<28} {:>12} {:>12}  {:<9} {:<10} {}"
 
 

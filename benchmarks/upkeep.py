@@ -153,7 +153,7 @@ def count_descriptors(path: str, runs: int) -> int:
             run.track(0.5, name=f"metric_{number}", step=0, context=CONTEXT)
     with Repo(path) as repo:
         repo.merge()
-        metrics = [next(run.metrics()) for run in held]
+        metrics = [next(iter(run.metrics())) for run in held]
         assert [metric.count for metric in metrics] == [1] * runs
         return len(os.listdir("/proc/self/fd")) - 1 if os.path.isdir("/proc/self/fd") else psutil.Process().num_fds()
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from aimlite import Repo
+
+# The same examples each time, so that a change is judged by what it does; `make stress` draws new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("default" if os.environ.get("AIMLITE_STRESS") == "1" else "repeatable")
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +25,13 @@ def _no_helper(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv("AIMLITE_MERGE", raising=False)
     else:
         monkeypatch.setenv("AIMLITE_MERGE", "off")
+
+
+@pytest.fixture(autouse=True)
+def _no_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the config or the repo of whoever runs it."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    monkeypatch.delenv("AIMLITE_REPO", raising=False)
 
 
 @pytest.fixture

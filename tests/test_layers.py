@@ -1,4 +1,4 @@
-"""Imports go one way: errors → _ext → storage → query → sdk → cli, web, integrations, importers, demo."""
+"""Imports go one way: errors → _ext → storage → query → sdk → terminal → web, integrations, importers, demo → cli."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ LAYERS = {
     "query": 3,
     "sdk": 4,
     "": 5,  # aimlite/__init__.py itself: the public names
-    "cli": 6,
-    "web": 6,
-    "integrations": 6,
-    "importers": 6,
-    "demo": 6,
+    "terminal": 6,
+    "web": 7,
+    "integrations": 7,
+    "importers": 7,
+    "demo": 7,
+    "cli": 8,  # it starts the others
+    "__main__": 9,
 }
 FILES = sorted(file for pattern in ("*.py", "*.pyi", "*.pyx", "*.pxd") for file in PACKAGE.rglob(pattern))
 PYTHON_FILES = [file for file in FILES if file.suffix in (".py", ".pyi")]

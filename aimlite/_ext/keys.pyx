@@ -466,3 +466,19 @@ def next_prefix(bytes prefix not None):
         return None
     last = len(kept) - 1
     return kept[:last] + bytes([kept[last] + 1])
+
+
+def take_entries(key, value, step, bytes begin, Py_ssize_t limit) -> tuple:
+    """(keys, values) of the next `limit` entries of an iterator over a tree: `key()` and `value()` tell of the present one, None for a key is the end, `step()` goes on. Ends at
+    a key before `begin` too. value: None leaves the values out."""
+    cdef list found = [], values = []
+    cdef Py_ssize_t n
+    for n in range(limit):
+        entry = key()
+        if entry is None or <bytes?>entry < begin:
+            break
+        found.append(entry)
+        if value is not None:
+            values.append(value())
+        step()
+    return found, values

@@ -31,6 +31,7 @@ cdef enum:
     KIND_POINTS = 3
     KIND_COLUMNS = 4
     INHERITED = 2
+    EDITED = 4
     NUMBERS = 1
     MAX_NAME = 4096       # bytes of a packed (name, context)
     STACK_VALUES = 32
@@ -38,6 +39,9 @@ cdef enum:
 
 cdef int64_t MAX_EXACT = 1 << 53
 cdef int64_t MAX_STEP = 0x7FFFFFFFFFFFFFFF
+cdef frozenset NOT_NUMBERS = frozenset(("datetime64", "timedelta64", "MaskedConstant"))
+cdef frozenset ARRAYS = frozenset(("ndarray", "MaskedArray"))
+cdef set TRUSTED = set()  # types: looking at the name or dtype of each numpy scalar would cost as much as the rest
 cdef frozenset PLAIN = frozenset((str, int, float, bool, type(None)))
 
 
@@ -94,6 +98,8 @@ def plain_number(value):
             count *= int(size)
         if count != 1:
             raise TypeError(f"a tracked value is one number, not an array of shape {tuple(shape)}; whole columns go through track_columns()")
+        if not holds_what_item_gives(value):
+            raise TypeError(f"a tracked value is a number, not {type(value).__name__} {value!r:.100}")
         if not hasattr(value, "item") and hasattr(value, "numpy"):
             value = value.numpy()
         if hasattr(value, "item"):
@@ -106,6 +112,19 @@ def plain_number(value):
     if hasattr(value, "__index__"):
         return int(value.__index__())
     raise TypeError(f"a tracked value is a number, not {type(value).__name__} {value!r:.100}")
+
+
+cdef bint holds_what_item_gives(object value):
+    """Whether `item()` can be trusted of one element: of a date in nanoseconds it is an int, of what is masked out 0.0."""
+    kind = type(value)
+    if kind in TRUSTED:
+        return True
+    if kind.__name__ in NOT_NUMBERS:
+        return False
+    if kind.__name__ not in ARRAYS:
+        TRUSTED.add(kind)
+        return True
+    return value.dtype.kind not in "mM" and not (kind.__name__ == "MaskedArray" and value.mask)
 
 
 cdef int64_t as_step(object step) except? -1:
@@ -121,8 +140,9 @@ cdef int64_t as_step(object step) except? -1:
 
 def plain_step(step) -> int:
     """A Python int from what counts as a step: integers of any kind and integral floats, not bools. Raises TypeError, ValueError."""
-    if isinstance(step, bool) or type(step).__name__ in ("bool_", "bool"):
-        raise TypeError(f"a step is an integer, not the bool {step!r}")
+    dtype = getattr(step, "dtype", None)
+    if isinstance(step, bool) or (getattr(dtype, "kind", None) not in ("i", "u", "f") and "bool" in str(dtype)):
+        raise TypeError(f"a step is an integer, not the bool {step!r:.100}")
     if isinstance(step, (str, bytes)) or step is None:
         raise TypeError(f"a step is an integer, not {type(step).__name__} {step!r:.100}")
     if hasattr(step, "__index__"):
@@ -130,7 +150,10 @@ def plain_step(step) -> int:
             return int(step.__index__())
         except TypeError:
             pass  # an array has the method and refuses
-    number = plain_number(step)
+    try:
+        number = plain_number(step)
+    except TypeError:
+        raise TypeError(f"a step is an integer, not {type(step).__name__} {step!r:.100}") from None
     if isinstance(number, int):
         return number
     if number != number or number in (float("inf"), float("-inf")) or number != int(number):
@@ -146,6 +169,8 @@ cdef double as_epoch(object epoch) except? -1.0:
         return as_value(epoch, &is_int)
     except TypeError:
         raise TypeError(f"an epoch is a number or None, not {type(epoch).__name__} {epoch!r:.100}") from None
+    except ValueError as error:
+        raise ValueError(f"epoch: {error}") from None
 
 
 def canonical_context(context) -> dict:
@@ -180,7 +205,7 @@ cdef object canonical_value(object value, str where, int depth):
                 raise TypeError(f"keys of a context are strings, not {type(key).__name__} {key!r:.100} in {where}")
             plain[str.__str__(key)] = canonical_value(item, f"{where}[{key!r}]", depth + 1)
         return plain
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+    if getattr(value, "shape", None) == () and hasattr(value, "item") and holds_what_item_gives(value):
         return canonical_value(value.item(), where, depth + 1)
     raise TypeError(f"{where} is a {type(value).__name__}; a context holds str, int, float, bool, None, lists and dicts of them")
 
@@ -265,16 +290,18 @@ cdef class Recorder:
     cdef public bint power            # force each write to the disk
     cdef uint64_t open_epoch          # of the journal, when the run was last declared
     cdef bint inherited
+    cdef bint edits                   # it changes properties of the run without opening it
     cdef dict plain                   # name -> SequenceWriter, for the empty context
     cdef dict names_by_context        # cache key of a context -> {name: SequenceWriter}
     cdef dict names_by_packed         # packed context -> the same dicts
 
-    def __cinit__(self, JournalWriter journal, uint32_t number, str run_hash, bint power=False):
+    def __cinit__(self, JournalWriter journal, uint32_t number, str run_hash, bint power=False, bint edits=False):
         self.journal = journal
         self.number = number
         self.run_hash = run_hash
         self.hash_bytes = run_hash.encode()
         self.power = power
+        self.edits = edits
         self.counters = {}
         self.plain = {}
         self.names_by_context = {}
@@ -315,7 +342,7 @@ cdef class Recorder:
         return order
 
     cdef bytes open_payload(self):
-        return self.number.to_bytes(4, "little") + (b"\x02" if self.inherited else b"\x00") + self.hash_bytes
+        return self.number.to_bytes(4, "little") + bytes([INHERITED * self.inherited | EDITED * self.edits]) + self.hash_bytes
 
     # -- finding sequences ----
 

@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from aimlite import Repo, Run
-from aimlite.demo.chart import Curve, chart
 from aimlite.demo.picture import Panel, save
 from aimlite.demo.training import grid, train
 from aimlite.sdk.metric import Metric
+from aimlite.terminal.chart import Curve, chart
 
 TRAIN, VAL = {"subset": "train"}, {"subset": "val"}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    options = _options(arguments)
+def main(arguments: Sequence[str] | None = None, program: str = "python -m aimlite.demo") -> None:
+    options = parser(program).parse_args(arguments)
     started = time.perf_counter()
     with Repo(options.repo) as repo:
         hashes = _train_all(repo, options.repo, options.epochs, options.processes)
@@ -36,15 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"repo     {options.repo}")
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m aimlite.demo", description=__doc__)
-    parser.add_argument("--repo", default="aimlite-demo", metavar="PATH", help="where the repo is or will be made (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="PNG", help="where the picture goes (default: curves.png beside the repo)")
-    parser.add_argument("--epochs", type=_positive, default=40, metavar="N", help="(default: %(default)s)")
-    parser.add_argument(
+def parser(program: str = "python -m aimlite.demo") -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(program, description=__doc__)
+    options.add_argument("--repo", default="aimlite-demo", metavar="PATH", help="where the repo is or will be made (default: %(default)s)")
+    options.add_argument("--out", type=Path, metavar="PNG", help="where the picture goes (default: curves.png beside the repo)")
+    options.add_argument("--epochs", type=_positive, default=40, metavar="N", help="(default: %(default)s)")
+    options.add_argument(
         "--processes", type=_positive, default=max(2, min(4, os.cpu_count() or 1)), metavar="N", help="(default: %(default)s)"
     )
-    return parser.parse_args(arguments)
+    return options
 
 
 def _positive(text: str) -> int:

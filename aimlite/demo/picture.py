@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aimlite.demo.chart import Curve
+from aimlite.terminal.chart import Curve
 
 
 @dataclass(frozen=True)

@@ -66,11 +66,16 @@ def _column(what: str, data: Any) -> NDArray[Any]:
         data = data.cpu()
     if not hasattr(data, "__len__") and hasattr(data, "__iter__"):
         data = list(data)
+    if np.ma.is_masked(data):
+        raise TypeError(f"{what} are numbers, and some of these are masked out; leave them out, or put NaN there")
     column = np.asarray(data)
     if column.ndim != 1:
         raise TypeError(f"{what} are a column of numbers (one dimension), not an array of shape {column.shape}")
     if column.dtype.kind == "O" and all(isinstance(item, int) for item in column):
-        raise ValueError(f"{what}: integers beyond 64 bits cannot be stored")
+        try:
+            return column.astype(np.int64)
+        except OverflowError:
+            raise ValueError(f"{what}: integers beyond 64 bits cannot be stored") from None
     return column
 
 

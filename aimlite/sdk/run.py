@@ -5,34 +5,39 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
-from datetime import datetime, timezone
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from aimlite._ext import journal
-from aimlite._ext.recorder import Recorder, SequenceWriter, sequence_key
+from aimlite._ext.recorder import Recorder, SequenceWriter
 from aimlite.errors import ReadOnlyError, RunClosedError, RunNotFound
-from aimlite.sdk.params import ParamsView, delete_payload, plain, plain_path, set_payloads
+from aimlite.sdk.params import ParamsMapping, ParamsView, delete_payload, plain, set_payloads
+from aimlite.sdk.properties import RunProperties, text
 from aimlite.sdk.repo import Repo, as_repo
+from aimlite.sdk.sequence_types import checked_types
 from aimlite.storage import params
 from aimlite.storage.runs import STATUS_CODES
 
 if TYPE_CHECKING:
-    from aimlite.sdk.metric import Metric
+    import pandas as pd
+
+    from aimlite.sdk.metric import Metric, MetricCollection
     from aimlite.storage.runs import RunState
 
 _HASH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
 _DURABILITIES = ("process", "power")
 
 
-class Run(MutableMapping[Any, Any]):
+class Run(ParamsMapping, RunProperties):
     """One execution: its params, metrics and properties. A mapping over its params.
 
     run_hash: None makes a new run with a hash of 24 hex characters. A hash that a run has resumes it; any other names a new run: 1 to 128
     characters of `A-Z a-z 0-9 _ . -`, not beginning with a dot. Any number of processes may write one run.
     repo: where; as `Repo(path)` takes it, or a Repo. read_only: only read; RunNotFound if there is no such run.
     experiment: 'default' for a new run when not given, unchanged for an old one.
+    force_resume: taken for scripts written for Aim; there are no locks that it could drop.
+    system_tracking_interval (seconds from 0.1 to 86,400, or None), log_system_params, capture_terminal_logs: checked, without effect yet.
     durability: 'process' (what a call wrote survives the process, however it is killed) or 'power' (it survives a power failure too);
     None: AIMLITE_DURABILITY, else 'process'. sync_interval: force everything to the disk at least every so many seconds.
 
@@ -46,20 +51,35 @@ class Run(MutableMapping[Any, Any]):
         repo: Repo | str | os.PathLike[str] | None = None,
         read_only: bool = False,
         experiment: str | None = None,
+        force_resume: bool = False,
+        system_tracking_interval: float | None = 10,
+        log_system_params: bool = False,
+        capture_terminal_logs: bool = True,
         durability: str | None = None,
         sync_interval: float | None = None,
     ) -> None:
         self._recorder: Recorder | None = None
         self._closed = False
-        self.read_only = bool(read_only)
+        self.read_only = _flag("read_only", read_only)
+        for name, flag in (
+            ("force_resume", force_resume),
+            ("log_system_params", log_system_params),
+            ("capture_terminal_logs", capture_terminal_logs),
+        ):
+            _flag(name, flag)
+        _interval("system_tracking_interval", system_tracking_interval, 0.1)
         if run_hash is not None:
             check_hash(run_hash)
         elif read_only:
             raise ValueError("read_only=True needs the hash of the run to read")
-        if experiment is not None and not isinstance(experiment, str):
-            raise TypeError(f"an experiment is named by a string, not {type(experiment).__name__} {experiment!r:.100}")
+        if experiment is not None:
+            text("experiment", experiment)
         power = _is_power(durability)
-        interval = _interval(sync_interval)
+        interval = _interval("sync_interval", sync_interval, 0.0)
+        if read_only and not isinstance(repo, Repo):
+            path = Repo.default_repo_path() if repo is None else repo
+            if not Repo.exists(path):  # nor is it made to be read
+                raise RunNotFound(f"no run {run_hash!r}: there is no repo at {path}")
         self.repo = as_repo(repo)
         self.hash = run_hash or new_hash()
         known = run_hash is not None and self.repo._reader.read(lambda view: view.has_run(self.hash))
@@ -69,7 +89,7 @@ class Run(MutableMapping[Any, Any]):
             return
         self._open(known, power)
         if experiment is not None:
-            self._set_property("experiment", experiment)
+            self._set_properties({"experiment": experiment})
         if interval is not None:
             self.repo._writer().sync_every(interval)
 
@@ -78,6 +98,13 @@ class Run(MutableMapping[Any, Any]):
         """A run known to exist, read-only, without looking it up again."""
         run = cls.__new__(cls)
         run._recorder, run._closed, run.read_only, run.repo, run.hash = None, False, True, repo, run_hash
+        return run
+
+    @classmethod
+    def _ended(cls, run_hash: str, repo: Repo) -> Run:
+        """A run known to exist, as its own `close()` would leave it: its properties may be set."""
+        run = cls._existing(run_hash, repo)
+        run._closed, run.read_only = True, False
         return run
 
     def _open(self, known: bool, power: bool) -> None:
@@ -154,27 +181,15 @@ class Run(MutableMapping[Any, Any]):
 
     # -- params ----
 
-    def __getitem__(self, key: Any) -> Any:
-        return self._get_param(plain_path(key))
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._set_param(plain_path(key), value)
-
-    def __delitem__(self, key: Any) -> None:
-        self._delete_param(plain_path(key))
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.params)
-
-    def __len__(self) -> int:
-        return len(self.params)
+    def _place(self) -> tuple[Run, tuple[str | int, ...]]:
+        return self, ()
 
     def __bool__(self) -> bool:
         return True
 
     @property
     def params(self) -> ParamsView:
-        """The params as a mapping."""
+        """The params as a mapping of their own."""
         return ParamsView(self)
 
     def _get_param(self, path: tuple[str | int, ...]) -> Any:
@@ -185,13 +200,14 @@ class Run(MutableMapping[Any, Any]):
                 return {}
             raise KeyError(f"run {self.hash} has no param {'.'.join(map(str, path))!r}") from None
 
-    def _set_param(self, path: tuple[str | int, ...], value: Any) -> None:
+    def _set_params(self, items: list[tuple[tuple[str | int, ...], Any]], strict: bool = True) -> None:
         recorder = self._writable()
-        value = plain(value, path)
-        if not path and not isinstance(value, dict):
-            raise TypeError(f"run[...] takes a dict, not {type(value).__name__}")
-        number = recorder.number.to_bytes(4, "little")
-        recorder.append([(journal.PARAMS, number + payload) for payload in set_payloads(path, value, self.repo._layout.blobs)])
+        values = [(path, plain(value, path, strict)) for path, value in items]
+        for path, value in values:
+            if not path and not isinstance(value, dict):
+                raise TypeError(f"run[...] takes a dict, not {type(value).__name__}")
+        number, blobs = recorder.number.to_bytes(4, "little"), self.repo._layout.blobs
+        recorder.append([(journal.PARAMS, number + payload) for path, value in values for payload in set_payloads(path, value, blobs)])
 
     def _delete_param(self, path: tuple[str | int, ...]) -> None:
         recorder = self._writable()
@@ -199,97 +215,45 @@ class Run(MutableMapping[Any, Any]):
             self._get_param(path)  # KeyError when nothing is there
         recorder.append([(journal.PARAMS, recorder.number.to_bytes(4, "little") + delete_payload(path))])
 
-    # -- metrics ----
+    # -- reading what was tracked ----
 
-    def metrics(self) -> Iterator[Metric]:
+    def metrics(self) -> MetricCollection:
         """Its metrics, by name and context."""
-        from aimlite.sdk.metric import Metric
+        from aimlite.sdk.metric import MetricCollection
 
-        sequences = self.repo._reader.read(lambda view: view.sequences(self.hash))
-        return (Metric(self, sequence) for sequence in sequences)
+        return MetricCollection(self)
 
     def get_metric(self, name: str, context: Mapping[str, Any] | None = None) -> Metric | None:
         """The metric of this name and context (None is {}), or None when there is none."""
         from aimlite.sdk.metric import Metric
 
-        plain_name, plain_context, _ = sequence_key(name, context)
-        sequence = self.repo._reader.read(lambda view: view.sequence(self.hash, plain_name, plain_context))
-        return None if sequence is None else Metric(self, sequence)
+        metric = Metric(name, context, self)
+        found = self.repo._reader.read(lambda view: view.sequence(self.hash, metric._id.name, metric._id.context))
+        return None if found is None else metric
 
-    # -- properties ----
+    def iter_metrics_info(self) -> Iterator[tuple[str, dict[str, Any], Run]]:
+        """(name, context, this run) of each metric."""
+        return ((metric.name, metric.context.to_dict(), self) for metric in self.metrics())
 
-    @property
-    def name(self) -> str:
-        """A name for people; 'Run: <hash>' until set."""
-        return str(self._property("name", f"Run: {self.hash}"))
+    def iter_sequence_info_by_type(self, dtypes: str | Iterable[str]) -> Iterator[tuple[str, dict[str, Any], Run]]:
+        """(name, context, this run) of each sequence of the types named. Raises ValueError for a type that there is not."""
+        return self.iter_metrics_info() if "metric" in checked_types(dtypes) else iter(())
 
-    @name.setter
-    def name(self, name: str) -> None:
-        self._set_property("name", _text("name", name))
+    def collect_sequence_info(self, sequence_types: str | Iterable[str], skip_last_value: bool = False) -> dict[str, list[dict[str, Any]]]:
+        """{type: [{'name', 'context', 'values': {'dtype', 'first', 'first_step', 'last', 'last_step', 'min', 'max', 'count'}}]} for each
+        type named. Raises ValueError for a type that there is not."""
+        from aimlite.sdk.metric import summary_info
 
-    @property
-    def description(self) -> str | None:
-        return cast("str | None", self._property("description", None))
+        held = {"metric": self.metrics()}
+        return {kind: [summary_info(metric, skip_last_value) for metric in held.get(kind, ())] for kind in checked_types(sequence_types)}
 
-    @description.setter
-    def description(self, description: str | None) -> None:
-        self._set_property("description", None if description is None else _text("description", description))
+    def dataframe(self, include_props: bool = True, include_params: bool = True) -> pd.DataFrame:
+        """One row: hash, properties, and a column for each param, its path joined by dots. Needs pandas."""
+        from aimlite.sdk.frames import run_frame
 
-    @property
-    def experiment(self) -> str:
-        return str(self._property("experiment", "default"))
+        return run_frame(self, include_props, include_params)
 
-    @experiment.setter
-    def experiment(self, experiment: str) -> None:
-        self._set_property("experiment", _text("experiment", experiment))
-
-    @property
-    def archived(self) -> bool:
-        return bool(self._property("archived", False))
-
-    @archived.setter
-    def archived(self, archived: bool) -> None:
-        if not isinstance(archived, bool):
-            raise TypeError(f"archived is True or False, not {archived!r:.100}")
-        self._set_property("archived", archived)
-
-    @property
-    def status(self) -> str:
-        """'running', 'finished', 'failed' or 'interrupted' (its process vanished)."""
-        return self._state().status
-
-    @property
-    def active(self) -> bool:
-        """Whether a process is writing it."""
-        return self.status == "running"
-
-    @property
-    def creation_time(self) -> float:
-        """Seconds since 1970."""
-        return self._state().created / 1e6
-
-    @property
-    def created_at(self) -> datetime:
-        """A naive datetime in UTC."""
-        return _utc(self.creation_time)
-
-    @property
-    def end_time(self) -> float | None:
-        """Seconds since 1970; None while it runs."""
-        end = self._state().end_time
-        return None if end is None else end / 1e6
-
-    @property
-    def finalized_at(self) -> datetime | None:
-        """`end_time` as a naive datetime in UTC."""
-        end = self.end_time
-        return None if end is None else _utc(end)
-
-    @property
-    def duration(self) -> float:
-        """Seconds from creation to end, or to now."""
-        state = self._state()
-        return (time.time() if state.end_time is None else state.end_time / 1e6) - state.created / 1e6
+    # -- what properties.py needs ----
 
     def _state(self) -> RunState:
         try:
@@ -297,12 +261,19 @@ class Run(MutableMapping[Any, Any]):
         except KeyError:
             raise RunNotFound(f"no run {self.hash!r} in {self.repo.path}") from None
 
-    def _property(self, name: str, default: Any) -> Any:
-        return self.repo._reader.read(lambda view: view.properties(self.hash)).get(name, default)
+    def _properties(self) -> dict[str, Any]:
+        return self.repo._reader.read(lambda view: view.properties(self.hash))
 
-    def _set_property(self, name: str, value: Any) -> None:
-        recorder = self._writable()
-        recorder.append([(journal.PROPERTY, recorder.number.to_bytes(4, "little") + params.packb([name, value]))])
+    def _set_properties(self, properties: dict[str, Any]) -> None:
+        if self.read_only:
+            raise self._not_writable()
+        payloads = [params.packb([name, value]) for name, value in properties.items()]
+        if self._recorder is None or self._recorder.closed:  # the run has ended, and stays as it ended
+            order = self._state().order
+            self.repo._writer().edit_run(self.hash, order, [(journal.PROPERTY, payload) for payload in payloads])
+            return
+        number = self._recorder.number.to_bytes(4, "little")
+        self._recorder.append([(journal.PROPERTY, number + payload) for payload in payloads])
 
     # -- the end ----
 
@@ -317,6 +288,8 @@ class Run(MutableMapping[Any, Any]):
     def close(self) -> None:
         """Ends the run as 'finished', unless it ended already."""
         self.finish()
+
+    finalize = close
 
     def __enter__(self) -> Run:
         return self
@@ -338,14 +311,14 @@ class Run(MutableMapping[Any, Any]):
 
     def _writable(self) -> Recorder:
         recorder = self._recorder
-        if recorder is None:
+        if recorder is None or recorder.closed:
             raise self._not_writable()
-        if recorder.closed:
-            raise RunClosedError(f"run {self.hash} is closed; open it again with Run({self.hash!r})")
         return recorder
 
     def _not_writable(self) -> Exception:
-        return ReadOnlyError(f"run {self.hash} was opened read-only; open it with Run({self.hash!r}) to write")
+        if self.read_only:
+            return ReadOnlyError(f"run {self.hash} was opened read-only; open it with Run({self.hash!r}) to write")
+        return RunClosedError(f"run {self.hash} is closed; open it again with Run({self.hash!r})")
 
 
 def new_hash() -> str:
@@ -367,19 +340,17 @@ def _is_power(durability: str | None) -> bool:
     return chosen == "power"
 
 
-def _interval(seconds: float | None) -> float | None:
+def _interval(name: str, seconds: float | None, least: float) -> float | None:
     if seconds is None:
         return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 86400:
-        raise ValueError(f"sync_interval is a number of seconds from 0 to a day, not {seconds!r}")
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not max(least, 1e-9) <= seconds <= 86400:
+        range_s = f"from {least:g} to 86,400" if least else "above 0 and at most 86,400"
+        raise ValueError(f"{name} is None or a number of seconds {range_s} (a day), not {seconds!r:.100}")
     return float(seconds)
 
 
-def _text(what: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{what} is a string, not {type(value).__name__} {value!r:.100}")
-    return str(plain(value, (what,)))
-
-
-def _utc(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, timezone.utc).replace(tzinfo=None)
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is True or False, not {type(value).__name__} {value!r:.100}")
+    return value

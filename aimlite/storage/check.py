@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from aimlite._ext.keys import unpack
 from aimlite.errors import AimliteError, CorruptionError
 from aimlite.storage import generation, keys, params
-from aimlite.storage.blobs import blob_digest, blob_path, get_blob, list_blobs
+from aimlite.storage.blobs import blob_digest, blob_path, is_blob_missing, list_blobs, read_blob
 from aimlite.storage.layout import Layout, open_layout
 from aimlite.storage.points import Summary, decode_block, decode_summary, summarize
 from aimlite.storage.runs import decode_writer_entry, derive_state, index_properties
@@ -21,6 +22,7 @@ from aimlite.storage.tree import Tree, TreeMoved
 from aimlite.storage.view import Reader, View
 
 _TRIES = 5
+_UNDECODABLE = (ValueError, TypeError, LookupError, msgpack.UnpackException)  # a CorruptionError is a ValueError
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def check_tree(layout: Layout, full: bool) -> list[Problem]:
             return check_tree(layout, full)
         except CorruptionError as error:
             problems.append(_problem("tree", error, layout.tree))
-        except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
+        except _UNDECODABLE as error:
             problems.append(Problem("tree", str(layout.tree), None, f"an entry does not decode: {type(error).__name__}: {error}"))
     return problems
 
@@ -136,16 +138,44 @@ def _view_of_journals(layout: Layout) -> View | None:
 
 
 def check_blobs(layout: Layout) -> list[Problem]:
-    """That every blob holds what its name says."""
+    """That every blob holds what its name says, and that every blob that a param names is there."""
     problems = []
+    for digest, run_hash, param in missing_blobs(layout):
+        message = f"the blob of param {list(param)} of run {run_hash} is missing"
+        problems.append(Problem("blob", str(blob_path(layout.blobs, digest)), None, message))
     for path in list_blobs(layout.blobs):
         try:
-            get_blob(layout.blobs, blob_digest(path))
+            read_blob(path, blob_digest(path))
         except CorruptionError as error:
             problems.append(_problem("blob", error, path))
         except ValueError:
             problems.append(Problem("blob", str(path), None, "this is not the name of a blob"))
     return problems
+
+
+def missing_blobs(layout: Layout) -> list[tuple[bytes, str, keys.Path]]:
+    """(SHA-256, run, path) of each param whose blob is neither there nor given up, of the tree and the journals. Runs with a damaged
+    journal are left out, and all when the tree cannot be read: that is reported itself."""
+    try:
+        return Reader(layout).read(lambda view: list(_missing_blobs(view)))
+    except _UNDECODABLE:
+        return []
+
+
+def _missing_blobs(view: View) -> Iterator[tuple[bytes, str, keys.Path]]:
+    for run_hash, path, value in _leaves(view):
+        if isinstance(value, params.Blob) and is_blob_missing(view.layout.blobs, value.digest):
+            yield value.digest, run_hash, path
+
+
+def _leaves(view: View) -> Iterator[tuple[str, keys.Path, Any]]:
+    unmerged = {run_hash for segment in view.segments for run_hash in segment.run_hashes()}
+    for run_hash in sorted(unmerged):  # what they say may replace what the tree has
+        with contextlib.suppress(CorruptionError):
+            yield from ((run_hash, path, value) for path, value in list(view.param_leaves(run_hash)))
+    for (run_hash, *path), data in _space(view.tree, keys.PARAM):
+        if run_hash not in unmerged:
+            yield run_hash, tuple(path), params.unpackb(data)[2]
 
 
 def _problem(kind: str, error: CorruptionError, path: Path) -> Problem:
@@ -184,7 +214,7 @@ def _check_runs(view: View) -> Iterator[str]:
 
 
 def _property_keys(run_hash: str, properties: dict[str, Any], state: Any) -> Iterator[tuple[str, bytes]]:
-    for name, value in index_properties(properties, state).items():
+    for name, value in index_properties(properties, state):
         try:
             indexed = value if name == "created" else keys.index_value(value)
         except LookupError:
@@ -194,27 +224,15 @@ def _property_keys(run_hash: str, properties: dict[str, Any], state: Any) -> Ite
 
 def _check_params(view: View) -> Iterator[str]:
     for (run_hash, *path), data in _space(view.tree, keys.PARAM):
-        value = params.unpackb(data)[2]
-        if isinstance(value, params.Blob):
-            if not blob_path(view.layout.blobs, value.digest).exists():
-                yield f"param {path} of run {run_hash} lies in a blob that is missing: {value.digest.hex()}"
-            continue
-        try:
-            key = keys.param_index(tuple(path), keys.index_value(value), run_hash)
-        except LookupError:
-            continue
-        if view.tree.get(key) is None:
-            yield f"param {path} of run {run_hash} is not in the index"
+        indexed, content = params.index_entry(params.unpackb(data)[2])
+        if view.tree.get(keys.param_index(tuple(path), indexed, run_hash)) != content:
+            yield f"param {path} of run {run_hash} is not in the index as it is"
 
 
 def _check_param_index(view: View) -> Iterator[str]:
     for (path, indexed, run_hash), _ in _space(view.tree, keys.PARAM_INDEX):
         data = view.tree.get(keys.param(run_hash, path))
-        try:
-            matches = data is not None and keys.index_value(params.unpackb(data)[2]) == indexed
-        except LookupError:
-            matches = False
-        if not matches:
+        if data is None or repr(params.index_entry(params.unpackb(data)[2])[0]) != repr(indexed):
             yield f"the index has param {path} = {indexed!r} of run {run_hash}, the run has not"
 
 
@@ -227,8 +245,8 @@ def _check_property_index(view: View) -> Iterator[str]:
         held = msgpack.unpackb(data)
         entries = [decode_writer_entry(entry) for _, entry in view.tree.scan(keys.writers_of_run(run_hash))]
         properties = {unpack(key, 1)[1]: params.unpackb(entry)[2] for key, entry in view.tree.scan(keys.properties_of_run(run_hash))}
-        expected = dict(_property_keys(run_hash, properties, derive_state(held["created"], held["order"], entries))).get(name)
-        if expected != keys.property_index(name, indexed, run_hash):
+        expected = _property_keys(run_hash, properties, derive_state(held["created"], held["order"], entries))
+        if (name, keys.property_index(name, indexed, run_hash)) not in expected:
             yield f"the index has property {name!r} = {indexed!r} of run {run_hash}, the run has not"
 
 

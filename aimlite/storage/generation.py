@@ -9,7 +9,8 @@ from pathlib import Path
 
 from aimlite._ext.blocks import crc32c
 from aimlite.errors import CorruptionError
-from aimlite.storage.layout import Layout, write_file
+from aimlite.storage.files import write_file
+from aimlite.storage.layout import Layout
 from aimlite.storage.tree import TreeReader, TreeWriter, tree_generation
 
 _PIECE = 1 << 20
@@ -39,7 +40,11 @@ def write_generation(layout: Layout, tree: TreeReader | TreeWriter) -> None:
 def encode_generation(generation: int, files: Files) -> bytes:
     lines = [str(generation), *(f"{name} {size} {check:08x}" for name, (size, check) in sorted(files.items()))]
     text = "".join(f"{line}\n" for line in lines).encode()
-    return text + f"crc {crc32c(text):08x}\n".encode()
+    return text + b"crc " + _check_of(text)
+
+
+def _check_of(text: bytes) -> bytes:
+    return f"{crc32c(text):08x}\n".encode()
 
 
 def read_generation(layout: Layout) -> tuple[int, Files]:
@@ -47,7 +52,7 @@ def read_generation(layout: Layout) -> tuple[int, Files]:
     data = layout.generation.read_bytes()
     text, _, check = data.rpartition(b"crc ")
     try:
-        if int(check, 16) != crc32c(text):
+        if check != _check_of(text):
             raise ValueError
         first, *rest = text.decode().splitlines()
         files = {name: (int(size), int(crc, 16)) for name, size, crc in (line.split(" ") for line in rest)}

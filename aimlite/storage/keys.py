@@ -15,6 +15,7 @@ META, RUN, WRITER, PROPERTY, PARAM, COVER, SEQUENCE, OF_RUN, HEAD, VALUES, TIMES
 _INDEX_STRING_BYTES = 253  # a character that begins before is kept whole
 
 Path = tuple[str | int, ...]
+Indexed = float | str | bytes | None
 Range = tuple[bytes, bytes | None]
 
 
@@ -47,6 +48,10 @@ def merged(writer: int) -> bytes:
 
 def run(run_hash: str) -> bytes:
     return RUN + pack((run_hash,))
+
+
+def runs_with_prefix(prefix: str) -> Range:
+    return prefix_range(run(prefix)[:-1])  # without the byte that ends a string
 
 
 def writer_of_run(run_hash: str, writer: int) -> bytes:
@@ -85,6 +90,21 @@ def sequence(name: str, context: dict[str, Any], run_hash: str) -> bytes:
     return SEQUENCE + pack((name, context, run_hash))
 
 
+def sequences_of(name: str, context: dict[str, Any]) -> Range:
+    """The sequences of this name and context, of all runs."""
+    return _under(SEQUENCE + pack((name, context)))
+
+
+def sequences_named(name: str) -> Range:
+    """The sequences of this name, of all contexts and runs."""
+    return _under(SEQUENCE + pack((name,)))
+
+
+def sequences_with_prefix(prefix: str) -> Range:
+    """The sequences whose name begins with `prefix`."""
+    return prefix_range((SEQUENCE + pack((prefix,)))[:-1])
+
+
 def of_run(run_hash: str, name: str, context: dict[str, Any]) -> bytes:
     return OF_RUN + pack((run_hash, name, context))
 
@@ -100,6 +120,24 @@ def block(space: bytes, run_hash: str, name: str, context: dict[str, Any], first
 
 def blocks(space: bytes, run_hash: str, name: str, context: dict[str, Any]) -> Range:
     return _under(space + pack((run_hash, name, context)))
+
+
+def blocks_between(space: bytes, run_hash: str, name: str, context: dict[str, Any], first: int | None, end: int | None) -> Range:
+    """The blocks of a sequence whose first step lies in first ≤ step < end; None is no bound."""
+    low, high = blocks(space, run_hash, name, context)
+    return (
+        low if first is None else block(space, run_hash, name, context, first),
+        high if end is None else block(space, run_hash, name, context, end),
+    )
+
+
+def packed_context(context: dict[str, Any]) -> bytes:
+    """What is equal for contexts that are equal with their types, in whatever order their keys stand."""
+    return pack((context,))
+
+
+def packed_sequence(name: str, context: dict[str, Any]) -> bytes:
+    return pack((name, context))
 
 
 def first_step(block_key: bytes) -> int:
@@ -120,16 +158,58 @@ def index_value(value: object) -> float | str | None:
         if number == number:
             return number
     elif isinstance(value, str):
-        data = value.encode("utf-8", "surrogatepass")
-        end = _INDEX_STRING_BYTES
-        while end < len(data) and data[end] & 0xC0 == 0x80:  # inside of a character
-            end += 1
-        return value if end >= len(data) else data[:end].decode("utf-8", "surrogatepass")
+        return _cut(value)
     raise LookupError(value)
 
 
-def param_index(path: Path, value: float | str | None, run_hash: str) -> bytes:
+def _cut(text: str) -> str:
+    data = text.encode("utf-8", "surrogatepass")
+    end = _INDEX_STRING_BYTES
+    while end < len(data) and data[end] & 0xC0 == 0x80:  # inside of a character
+        end += 1
+    return text if end >= len(data) else data[:end].decode("utf-8", "surrogatepass")
+
+
+def param_index(path: Path, value: Indexed, run_hash: str) -> bytes:
     return PARAM_INDEX + pack((path, value, run_hash))
+
+
+def param_index_of(path: Path) -> Range:
+    """Every entry of exactly this path."""
+    return _under(PARAM_INDEX + pack((path,)))
+
+
+def param_index_below(path: Path) -> Range:
+    """Every entry of a longer path that begins with this one."""
+    begin = (PARAM_INDEX + pack((path,)))[:-1]  # without the end of the path
+    return begin + b"\x01", begin + b"\xff"
+
+
+def param_index_values(path: Path, low: Indexed, high: Indexed, with_low: bool = True, with_high: bool = True) -> Range:
+    """The entries of a path with values between two of one type."""
+    begin, end = PARAM_INDEX + pack((path, low)), PARAM_INDEX + pack((path, high))
+    return begin if with_low else begin + b"\xff", end + b"\xff" if with_high else end
+
+
+def param_index_strings(path: Path, prefix: str) -> Range:
+    """The entries of a path with strings that begin with `prefix`."""
+    begin = (PARAM_INDEX + pack((path, _cut(prefix))))[:-1]
+    return prefix_range(begin)
+
+
+def rest(key: bytes, begin: int) -> tuple[Any, ...]:
+    """The elements of a key from byte `begin` on, which is where one begins."""
+    return unpack(key, begin)
+
+
+def behind(bounds: Range) -> bytes:
+    """The first key that does not begin as those of a range do."""
+    return next_prefix(bounds[0]) or b"\xff"
+
+
+def index_run(key: bytes) -> str:
+    """The run of a key that ends with one: no byte of a hash is 2, which begins it."""
+    return key[key.rindex(b"\x02") + 1 : -1].decode()
 
 
 def property_index(name: str, value: float | str | int | None, run_hash: str) -> bytes:
@@ -138,3 +218,16 @@ def property_index(name: str, value: float | str | int | None, run_hash: str) ->
 
 def property_index_of(name: str) -> Range:
     return _under(PROPERTY_INDEX + pack((name,)))
+
+
+def property_index_values(
+    name: str, low: float | str | int, high: float | str | int, with_low: bool = True, with_high: bool = True
+) -> Range:
+    """The entries of a property with values between two of one type."""
+    begin, end = PROPERTY_INDEX + pack((name, low)), PROPERTY_INDEX + pack((name, high))
+    return begin if with_low else begin + b"\xff", end + b"\xff" if with_high else end
+
+
+def property_index_strings(name: str, prefix: str) -> Range:
+    """The entries of a property with strings that begin with `prefix`."""
+    return prefix_range((PROPERTY_INDEX + pack((name, _cut(prefix))))[:-1])

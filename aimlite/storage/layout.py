@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from aimlite.errors import RepoFormatError
+from aimlite.errors import RepoFormatError, RepoNotFound
+from aimlite.storage.config import read_config
+from aimlite.storage.files import write_file
 
 FORMAT = 1
 REPO_DIR = ".aimlite"
@@ -21,10 +23,10 @@ _JOURNAL_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{8})\.journal")
 
 
 def repo_root(path: str | os.PathLike[str] | None = None) -> Path:
-    """The directory that holds (or will hold) `.aimlite`, absolute: `path`, else AIMLITE_REPO, else the nearest upwards, else the working
+    """The directory that holds (or will hold) `.aimlite`, absolute: `path`, else the named one, else the nearest upwards, else the working
     directory."""
     if path is None:
-        path = os.environ.get("AIMLITE_REPO") or None
+        path = named_repo()
     if path is None:
         here = Path.cwd()
         return next((parent for parent in (here, *here.parents) if (parent / REPO_DIR).is_dir()), here)
@@ -32,6 +34,11 @@ def repo_root(path: str | os.PathLike[str] | None = None) -> Path:
         raise TypeError(f"a repo is given by a path, not {type(path).__name__} {path!r:.100}")
     root = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
     return root.parent if root.name == REPO_DIR else root
+
+
+def named_repo() -> str | None:
+    """The path that AIMLITE_REPO names, else the user's config."""
+    return os.environ.get("AIMLITE_REPO") or read_config().get("repo")
 
 
 @dataclass(frozen=True)
@@ -92,56 +99,44 @@ def _parse_journal_names(names: list[str]) -> Iterator[tuple[int, int]]:
 
 
 def open_layout(root: Path, create: bool = True) -> Layout:
-    """The layout of the repo at `root`, made if need be. Raises RepoFormatError, FileNotFoundError (create=False), OSError."""
+    """The layout of the repo at `root`, made if need be. Raises RepoFormatError, RepoNotFound (create=False), OSError."""
     layout = Layout(root / REPO_DIR)
+    try:
+        version = read_format(layout)
+    except RepoNotFound:
+        if not create:
+            raise
+        _make(layout)
+        return layout
+    if version > FORMAT:
+        raise RepoFormatError(f"the repo at {root} has format {version!r}; this aimlite reads up to format {FORMAT}: install a newer one")
+    return layout
+
+
+def read_format(layout: Layout) -> int:
+    """The format that a repo is written in. Raises RepoNotFound, RepoFormatError."""
     try:
         text = layout.version.read_bytes()
     except FileNotFoundError:
-        if not create:
-            raise FileNotFoundError(f"there is no repo at {root}: {layout.version} does not exist") from None
-        _make(layout)
-        return layout
+        raise RepoNotFound(f"there is no repo at {layout.base.parent}: {layout.version} does not exist") from None
     except NotADirectoryError:
         raise RepoFormatError(f"{layout.base} is not a directory, so no repo can be there") from None
     try:
         version = json.loads(text)["format"]
     except (ValueError, KeyError, TypeError):
-        raise RepoFormatError(f"{layout.version} is not the version file of a repo: {text[:80]!r}") from None
-    if not isinstance(version, int) or version > FORMAT:
-        raise RepoFormatError(f"the repo at {root} has format {version!r}; this aimlite reads up to format {FORMAT}: install a newer one")
-    return layout
+        version = None
+    if not isinstance(version, int):
+        raise RepoFormatError(f"{layout.version} is not the version file of a repo: {text[:80]!r}")
+    return version
 
 
 def _make(layout: Layout) -> None:
     from aimlite import __version__
 
+    if ".aim" in layout.base.parts:
+        raise RepoFormatError(f"{layout.base.parent} lies inside of a repo of Aim, where nothing is written: name one outside of it")
     if (layout.base.is_symlink() or layout.base.exists()) and not layout.base.is_dir():
         raise RepoFormatError(f"{layout.base} is not a directory, so no repo can be there")
     layout.journals.mkdir(parents=True, exist_ok=True)
     layout.blobs.mkdir(exist_ok=True)
     write_file(layout.version, json.dumps({"format": FORMAT, "created_by": f"aimlite {__version__}"}).encode() + b"\n", durable=False)
-
-
-def write_file(path: Path, data: bytes, durable: bool = True) -> None:
-    """Replaces `path` by a file holding `data`, whole or not at all; durable: with fsync of the file and its directory."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if durable:
-        sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -226,7 +226,7 @@ class BatchBuilder:
     def _add_state(self, run_hash: str, touching: Touching, known: dict[str, int] | None) -> None:
         entries: dict[int, WriterEntry] = {}
         properties: dict[str, tuple[params.Stamp, Any]] = {}
-        old_index: dict[str, Any] = {}
+        old_index: list[tuple[str, Any]] = []
         created = newest = 0
         if known is not None:
             created, newest = known["created"], known["order"]
@@ -255,13 +255,17 @@ class BatchBuilder:
     def index_run(self, run_hash: str, created: int, order: int, entries: list[WriterEntry]) -> None:
         """Index entries of all that the tree holds of a run's properties and params."""
         properties = {unpack(key, 1)[1]: params.unpackb(data)[2] for key, data in self._tree.scan(keys.properties_of_run(run_hash))}
-        self._move_index(run_hash, {}, index_properties(properties, derive_state(created, order, entries)))
+        self.index_properties(run_hash, properties, created, order, entries)
         for key, data in self._tree.scan(keys.params_under(run_hash, ())):
-            self._index_param(unpack(key, 1)[1:], params.unpackb(data)[2], run_hash, b"")
+            self.index_param(unpack(key, 1)[1:], params.unpackb(data)[2], run_hash)
 
-    def _move_index(self, run_hash: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+    def index_properties(self, run_hash: str, properties: dict[str, Any], created: int, order: int, entries: list[WriterEntry]) -> None:
+        """The index entries of the properties of a run that had none."""
+        self._move_index(run_hash, [], index_properties(properties, derive_state(created, order, entries)))
+
+    def _move_index(self, run_hash: str, old: list[tuple[str, Any]], new: list[tuple[str, Any]]) -> None:
         for values, entry in ((old, None), (new, b"")):
-            for name, value in values.items():
+            for name, value in values:
                 with contextlib.suppress(LookupError):
                     indexed = value if name == "created" else keys.index_value(value)
                     self.writes[keys.property_index(name, indexed, run_hash)] = entry
@@ -272,31 +276,33 @@ class BatchBuilder:
             return
         held = params.ParamTree()
         if known:
-            tops = {tuple(path[:1]) for _, _, _, (path, *_) in operations}
+            tops = {path[:1] for _, _, _, path, _ in operations}
             for top in [()] if () in tops else sorted(tops, key=str):
                 load_params(self._tree, run_hash, top, held)
         old_leaves, old_covers = held.leaves(), held.covers()
-        for stamp, _, kind, (path, *leaves) in sorted(operations, key=lambda operation: operation[:2]):
-            held.apply(stamp, kind, tuple(path), leaves[0] if leaves else ())
+        for stamp, _, kind, path, fresh in sorted(operations, key=lambda operation: operation[:2]):
+            held.apply(stamp, kind, path, fresh)
         floor = min((s.start_order for s in self._waiting if run_hash in s.runs or s.orphans), default=None)
         leaves, covers = held.leaves(), {path: stamp for path, stamp in held.covers().items() if floor is not None and stamp[0] >= floor}
-        for path, (_, value) in old_leaves.items():
-            if leaves.get(path) != old_leaves[path]:
+        for path, leaf in old_leaves.items():
+            if leaves.get(path) is not leaf:  # told apart by identity: arrays and NaN are not equal to themselves
                 self.writes[keys.param(run_hash, path)] = None
-                self._index_param(path, value, run_hash, None)
-        for path, (stamp, value) in leaves.items():
-            if old_leaves.get(path) != (stamp, value):
+                self.writes[keys.param_index(path, params.index_entry(leaf[1])[0], run_hash)] = None
+        for path, leaf in leaves.items():
+            if old_leaves.get(path) is not leaf:
+                stamp, value = leaf
                 self.writes[keys.param(run_hash, path)] = params.packb([*stamp, value])
-                self._index_param(path, value, run_hash, b"")
+                self.index_param(path, value, run_hash)
         for path in old_covers.keys() - covers.keys():
             self.writes[keys.cover(run_hash, path)] = None
         for path, stamp in covers.items():
             if old_covers.get(path) != stamp:
                 self.writes[keys.cover(run_hash, path)] = params.packb([*stamp])
 
-    def _index_param(self, path: keys.Path, value: Any, run_hash: str, entry: bytes | None) -> None:
-        with contextlib.suppress(LookupError):
-            self.writes[keys.param_index(path, keys.index_value(value), run_hash)] = entry
+    def index_param(self, path: keys.Path, value: Any, run_hash: str) -> None:
+        """The index entry of a param."""
+        indexed, content = params.index_entry(value)
+        self.writes[keys.param_index(path, indexed, run_hash)] = content
 
     # -- points ----
 

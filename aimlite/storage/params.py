@@ -7,18 +7,22 @@ below it is dropped. So applying the same operations in any order ends in the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 import msgpack
 
+from aimlite.storage import keys
 from aimlite.storage.keys import Path
 
 Stamp = tuple[int, int]
 SET, MORE, DELETE = 0, 1, 2
-EMPTY: dict[str, Any] = {}
 NEVER: Stamp = (-1, -1)
-_BIG_INT, _BLOB = 1, 2
+UNORDERED = b""  # stands in the index for values that have no place in its order
+ELSEWHERE = b"\xc1"  # a byte that no msgpack begins with
+_INLINE_BYTES = 64
+_BIG_INT, _BLOB, _TUPLE, _SET, _FROZENSET, _DATETIME, _DATE, _TIME, _TIMEDELTA, _COMPLEX, _ARRAY = range(1, 12)
 
 
 class Blob:
@@ -36,12 +40,27 @@ class Blob:
     __hash__ = None  # type: ignore[assignment]
 
 
-def _pack_extended(value: object) -> msgpack.ExtType:
-    if isinstance(value, int):
+def _pack_extended(value: Any) -> msgpack.ExtType:
+    kind = type(value)
+    if kind is int:
         return msgpack.ExtType(_BIG_INT, str(value).encode())
-    if isinstance(value, Blob):
+    if kind is Blob:
         return msgpack.ExtType(_BLOB, value.digest + value.size.to_bytes(8, "little"))
-    raise TypeError(f"{type(value).__name__} {value!r:.100} cannot be stored")
+    if kind is tuple:
+        return msgpack.ExtType(_TUPLE, packb(list(value)))
+    if kind is set or kind is frozenset:  # in an order of their own, so that equal sets are equal bytes
+        items = b"".join(sorted(packb(item) for item in value))
+        return msgpack.ExtType(_SET if kind is set else _FROZENSET, items)
+    if kind is datetime or kind is date or kind is time:
+        code = _DATETIME if kind is datetime else _DATE if kind is date else _TIME
+        return msgpack.ExtType(code, value.isoformat().encode())
+    if kind is timedelta:
+        return msgpack.ExtType(_TIMEDELTA, packb([value.days, value.seconds, value.microseconds]))
+    if kind is complex:
+        return msgpack.ExtType(_COMPLEX, packb([value.real, value.imag]))
+    if hasattr(value, "tobytes") and hasattr(value, "shape"):
+        return msgpack.ExtType(_ARRAY, packb([value.dtype.str, list(value.shape), value.tobytes()]))
+    raise TypeError(f"{kind.__name__} {value!r:.100} cannot be stored")
 
 
 def _unpack_extended(code: int, data: bytes) -> object:
@@ -49,30 +68,67 @@ def _unpack_extended(code: int, data: bytes) -> object:
         return int(data)
     if code == _BLOB:
         return Blob(data[:32], int.from_bytes(data[32:40], "little"))
+    if code in _DECODERS:
+        return _DECODERS[code](data)
     return msgpack.ExtType(code, data)
 
 
+def _unpack_items(data: bytes) -> list[Any]:
+    unpacker = msgpack.Unpacker(ext_hook=_unpack_extended, strict_map_key=False)
+    unpacker.feed(data)
+    return list(unpacker)
+
+
+def _unpack_array(data: bytes) -> object:
+    import numpy as np
+
+    dtype, shape, content = unpackb(data)
+    if np.dtype(dtype).hasobject:
+        raise ValueError(f"an array of {dtype!r} was never stored")
+    return np.frombuffer(content, dtype).reshape(shape).copy()
+
+
+_DECODERS: dict[int, Callable[[bytes], object]] = {
+    _TUPLE: lambda data: tuple(unpackb(data)),
+    _SET: lambda data: set(_unpack_items(data)),
+    _FROZENSET: lambda data: frozenset(_unpack_items(data)),
+    _DATETIME: lambda data: datetime.fromisoformat(data.decode()),
+    _DATE: lambda data: date.fromisoformat(data.decode()),
+    _TIME: lambda data: time.fromisoformat(data.decode()),
+    _TIMEDELTA: lambda data: timedelta(*unpackb(data)),
+    _COMPLEX: lambda data: complex(*unpackb(data)),
+    _ARRAY: _unpack_array,
+}
+
+
 def packb(value: object) -> bytes:
-    """msgpack with ints of any size."""
-    try:
-        packed: bytes = msgpack.packb(value, default=_pack_extended)
-    except OverflowError:
-        packed = msgpack.packb(_without_big_ints(value), default=_pack_extended)
+    """msgpack with ints of any size, tuples, sets, dates and arrays. Maps, lists and strings are exactly that: no subclasses."""
+    packed: bytes = msgpack.packb(value, default=_pack_extended, strict_types=True)
     return packed
-
-
-def _without_big_ints(value: Any) -> Any:
-    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
-        return msgpack.ExtType(_BIG_INT, str(value).encode())
-    if isinstance(value, list | tuple):
-        return [_without_big_ints(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _without_big_ints(item) for key, item in value.items()}
-    return value
 
 
 def unpackb(data: bytes) -> Any:
     return msgpack.unpackb(data, ext_hook=_unpack_extended, strict_map_key=False)
+
+
+def index_entry(value: object) -> tuple[keys.Indexed, bytes]:
+    """(value in the key, content) of a leaf's entry in the index. The content is empty where the key tells the value exactly, else its
+    msgpack; `ELSEWHERE` where that is long."""
+    try:
+        indexed: keys.Indexed = keys.index_value(value)
+    except LookupError:
+        indexed = UNORDERED
+    if type(indexed) is type(value) and repr(indexed) == repr(value):
+        return indexed, b""
+    packed = ELSEWHERE if isinstance(value, Blob) else packb(value)
+    return indexed, packed if len(packed) <= _INLINE_BYTES else ELSEWHERE
+
+
+def index_content(indexed: keys.Indexed, content: bytes) -> Any:
+    """The value of an entry. Raises LookupError when only the param itself tells it."""
+    if content == ELSEWHERE:
+        raise LookupError
+    return unpackb(content) if content else indexed
 
 
 def flatten(value: Any, path: Path = ()) -> list[tuple[Path, Any]]:
@@ -92,7 +148,7 @@ def nest(leaves: Iterable[tuple[Path, Any]]) -> Any:
     for path, leaf in leaves:
         found = True
         if not path:
-            return {} if leaf == EMPTY and isinstance(leaf, dict) else leaf
+            return {} if isinstance(leaf, dict) else leaf
         if root is None:
             root = {}
         node = root
@@ -126,8 +182,9 @@ class _Node:
             del self.children[key]
 
     def walk(self, path: Path) -> Iterator[tuple[Path, _Node]]:
+        """In the order of the tree's keys: names, then numbers."""
         yield path, self
-        for key, child in self.children.items():
+        for key, child in sorted(self.children.items(), key=lambda item: (isinstance(item[0], int), item[0])):
             yield from child.walk((*path, key))
 
 
@@ -146,6 +203,14 @@ class ParamTree:
 
     def leaves(self) -> dict[Path, tuple[Stamp, Any]]:
         return {path: node.leaf for path, node in self._root.walk(()) if node.leaf is not None}
+
+    def leaves_under(self, path: Path) -> Iterator[tuple[Path, Any]]:
+        """(path counted from `path`, value) of the leaves at and below it."""
+        node: _Node | None = self._root
+        for key in path:
+            node = node.children.get(key) if node is not None else None
+        if node is not None:
+            yield from ((at, below.leaf[1]) for at, below in node.walk(()) if below.leaf is not None)
 
     def covers(self) -> dict[Path, Stamp]:
         return {path: node.cover for path, node in self._root.walk(()) if node.cover != NEVER}

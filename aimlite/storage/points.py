@@ -19,7 +19,17 @@ from aimlite.errors import CorruptionError
 BLOCK_POINTS = 4096
 NUMBERS = 1
 INTS, FLOATS, REPEATED = 1, 2, 4
+_MAX_STEP = 2**63 - 1
 _SUMMARY = struct.Struct("<BBBBIQqqddddqqqqQQQ")
+
+SUMMARY_DTYPE = np.dtype(  # the numbers that queries ask summaries for
+    {
+        "names": ["count", "first_step", "last_step", "first", "last", "min", "max"],
+        "formats": ["<u8", "<i8", "<i8", "<f8", "<f8", "<f8", "<f8"],
+        "offsets": [8, 16, 24, 32, 40, 48, 56],
+        "itemsize": _SUMMARY.size,
+    }
+)
 
 Columns = dict[str, NDArray[Any]]
 _TYPES: dict[str, np.dtype[Any]] = {
@@ -110,6 +120,30 @@ def resolve(points: Points) -> Points:
     keep[by_writer[:-1][replaced]] = False
     points = points.take(keep)
     return points.take(np.lexsort((points["writer"], points["time"], points["step"])))
+
+
+def span(ascending: NDArray[np.int64], begin: int | None, end: int | None) -> slice:
+    """Where the steps begin ≤ step < end stand among ascending ones; None is no bound."""
+    first = 0 if begin is None else int(np.searchsorted(ascending, _clamped(begin)))
+    last = len(ascending) if end is None or end > _MAX_STEP else int(np.searchsorted(ascending, _clamped(end)))
+    if begin is not None and begin > _MAX_STEP:
+        first = len(ascending)
+    return slice(first, max(first, last))
+
+
+def within(points: Points, begin: int | None, end: int | None) -> Points:
+    """The points at begin ≤ step < end, in whatever order they are."""
+    step = points["step"]
+    keep = np.ones(len(step), bool)
+    if begin is not None:
+        keep &= step >= _clamped(begin) if begin <= _MAX_STEP else False
+    if end is not None and end <= _MAX_STEP:
+        keep &= step < _clamped(end)
+    return points if keep.all() else points.take(keep)
+
+
+def _clamped(step: int) -> int:
+    return max(-_MAX_STEP - 1, min(step, _MAX_STEP))
 
 
 def split_blocks(points: Points) -> list[Points]:

@@ -22,18 +22,19 @@ from aimlite._ext.blocks import decode_values, encode_times
 from aimlite._ext.keys import unpack
 from aimlite.errors import CorruptionError
 from aimlite.storage import generation, keys
-from aimlite.storage.blobs import blob_digest, get_blob, list_blobs
-from aimlite.storage.check import check_files, check_tree
-from aimlite.storage.layout import Layout, write_file
+from aimlite.storage.blobs import blob_digest, give_up_blob, list_blobs, read_blob
+from aimlite.storage.check import check_files, check_tree, missing_blobs
+from aimlite.storage.files import write_file
+from aimlite.storage.layout import Layout
 from aimlite.storage.locks import is_path_held, lease
 from aimlite.storage.merge import BatchBuilder
 from aimlite.storage.points import Points, concatenate, decode_block, resolve
 from aimlite.storage.runs import WriterEntry, decode_writer_entry
+from aimlite.storage.salvage import named_runs, readable_entries
 from aimlite.storage.segments import Segment
 from aimlite.storage.tree import EmptyTree, Tree, TreeMoved, TreeReader, TreeWriter, rebuild_manifest, tree_generation
 
 _COMMIT_BYTES = 32 << 20
-_PRECISION = 300  # bytes of a key that are told apart in the search for what lies behind a bad block
 
 
 def repair(layout: Layout) -> list[str]:
@@ -41,9 +42,9 @@ def repair(layout: Layout) -> list[str]:
     repair."""
     with lease(layout.lease, wait=True):
         done = [line for name in layout.list_journals() for line in _repair_journal(layout, *name)]
-        done += _repair_blobs(layout)
         if check_files(layout) or (layout.tree.exists() and check_tree(layout, full=True)):
             done += _rebuild_tree(layout)
+        done += _repair_blobs(layout)
     return done
 
 
@@ -73,11 +74,27 @@ def _repair_journal(layout: Layout, writer: int, number: int) -> Iterator[str]:
 
 
 def _repair_blobs(layout: Layout) -> Iterator[str]:
+    """Nothing is left to rebuild a damaged blob from: it is set aside, and what is missing given up, for the params in the tree and in
+    journals alike."""
     for path in list(list_blobs(layout.blobs)):
-        try:
-            get_blob(layout.blobs, blob_digest(path))
-        except (CorruptionError, ValueError):
-            yield f"blob {path.name}: cannot be rebuilt, set aside as {_set_aside(layout, path)}"
+        if not _is_intact(path, path):
+            aside = _set_aside(layout, path)
+            if _is_intact(aside, path):  # a writer put it right just now
+                os.rename(aside, path)
+                continue
+            yield f"blob {path.parent.name}{path.name}: damaged and cannot be rebuilt, set aside as {aside}"
+    for digest, run_hash, param in missing_blobs(layout):
+        if give_up_blob(layout.blobs, digest):
+            yield f"param {list(param)} of run {run_hash}: lost with blob {digest.hex()}; until it is set again it is not there"
+
+
+def _is_intact(path: Path, name: Path) -> bool:
+    """Whether the file at `path` holds what the blob's path `name` says."""
+    try:
+        read_blob(path, blob_digest(name))
+    except (CorruptionError, ValueError):
+        return False
+    return True
 
 
 # -- the tree ----------------------------------------------------------------------------------------------------------------
@@ -148,53 +165,6 @@ def _open_as_is(layout: Layout, wanted: int) -> TreeReader | None:
     return None
 
 
-def readable_entries(tree: Tree, space: bytes) -> Iterator[tuple[bytes, bytes] | None]:
-    """The entries of a space that can be read; None where some were skipped."""
-    begin, end = keys.prefix_range(space)
-    while True:
-        last = begin
-        try:
-            for key, value in tree.scan((begin, end)):
-                last = key + b"\0"
-                yield key, value
-            return
-        except CorruptionError:
-            yield None
-        following = _next_readable(tree, last, end)
-        if following is None:
-            return
-        begin = following
-
-
-def _next_readable(tree: Tree, begin: bytes, end: bytes | None) -> bytes | None:
-    """The least key from which a scan begins without error. Keys are taken as fractions: doubled distances first, then halved ones, so a
-    bad block costs some thousand probes."""
-    size = len(begin) + _PRECISION
-    low = int.from_bytes(begin.ljust(size, b"\0"), "big")
-    top = int.from_bytes((end or b"\xff" * size).ljust(size, b"\0")[:size], "big")
-    distance = 1
-    while low + distance < top and not _begins(tree, (low + distance).to_bytes(size, "big"), end):
-        distance *= 2
-    if low + distance >= top and not _begins(tree, top.to_bytes(size, "big"), end):
-        return None
-    bad, good = low + distance // 2, min(low + distance, top)
-    while good - bad > 1:
-        middle = (good + bad) // 2
-        if _begins(tree, middle.to_bytes(size, "big"), end):
-            good = middle
-        else:
-            bad = middle
-    return good.to_bytes(size, "big")
-
-
-def _begins(tree: Tree, begin: bytes, end: bytes | None) -> bool:
-    try:
-        next(tree.scan((begin, end)), None)
-    except CorruptionError:
-        return False
-    return True
-
-
 class _Rebuild:
     """Copies what is primary, derives the rest."""
 
@@ -235,12 +205,8 @@ class _Rebuild:
 
     def _complete_runs(self) -> set[str]:
         """Gives every run that something is left of its run and writer entries, and the indexes."""
-        runs: set[str] = set()
-        for space in (keys.RUN, keys.WRITER, keys.PROPERTY, keys.PARAM, keys.OF_RUN, keys.VALUES):
-            tree = self._source if space in (keys.OF_RUN, keys.VALUES) else self._target
-            for entry in readable_entries(tree, space):
-                if entry is not None:
-                    runs.add(unpack(entry[0], 1)[0])
+        runs = named_runs(self._target, keys.RUN, keys.WRITER, keys.PROPERTY, keys.PARAM)
+        runs |= named_runs(self._source, keys.OF_RUN, keys.VALUES)
         for run_hash in sorted(runs):
             self._complete_run(run_hash)
         self._commit()

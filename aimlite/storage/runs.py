@@ -18,7 +18,8 @@ STATUS_WORDS = {code: word for word, code in STATUS_CODES.items()}
 
 @dataclass(frozen=True)
 class WriterEntry:
-    """What one writer did to one run. Orders and times in µs; status None: it did not end the run. resumed: its latest opening, or 0."""
+    """What one writer did to one run. Orders and times in µs; status None: it did not end the run. inherited: it never opened the run
+    itself, but got it through a fork or only edited its properties. resumed: the order of its latest opening, ended: of its END; or 0."""
 
     opened: int
     last: int
@@ -27,18 +28,22 @@ class WriterEntry:
     end_time: int | None = None
     inherited: bool = False
     resumed: int = 0
+    ended: int = 0
     live: bool = False
 
     def encode(self) -> bytes:
-        return packb([self.opened, self.last, self.last_time, self.status, self.end_time, self.inherited, self.resumed])
+        return packb([self.opened, self.last, self.last_time, self.status, self.end_time, self.inherited, self.resumed, self.ended])
 
     def followed_by(self, later: WriterEntry) -> WriterEntry:
         """This writer with what another segment of it says. Mostly that is the later one; a damaged segment is merged when it is
         repaired."""
         newest = later if later.last >= self.last else self
+        if self.inherited != later.inherited:
+            newest = replace(later if self.inherited else self, live=newest.live)  # an edit after the end does not undo the end
         return replace(
             newest,
             opened=min(self.opened, later.opened),
+            last=max(self.last, later.last),
             last_time=max(self.last_time, later.last_time),
             resumed=max(self.resumed, later.resumed),
         )
@@ -70,16 +75,26 @@ def derive_state(created: int, order: int, entries: Iterable[WriterEntry]) -> Ru
     if vanished or not ended:
         times = [entry.last_time for entry in vanished or own]
         return RunState(created, order, "interrupted", max(times, default=created))
-    last = max(ended, key=lambda entry: entry.last)
+    last = max(ended, key=lambda entry: entry.ended)
     return RunState(created, order, last.status or "finished", last.end_time)
 
 
-def index_properties(properties: dict[str, Any], state: RunState) -> dict[str, Any]:
-    """The properties of a run that the index holds."""
-    return {
-        "created": state.created,
-        "status": state.status,
-        "experiment": properties.get("experiment", "default"),
-        "archived": properties.get("archived", False),
-        "name": properties.get("name"),
-    }
+def index_properties(properties: dict[str, Any], state: RunState) -> list[tuple[str, Any]]:
+    """The properties of a run that the index holds, one entry for each of its tags."""
+    return [
+        ("created", state.created),
+        ("status", state.status),
+        ("experiment", properties.get("experiment", "default")),
+        ("archived", properties.get("archived", False)),
+        ("name", properties.get("name")),
+        *(("tag", tag) for tag in tags_in(properties)),
+    ]
+
+
+TAG = "tag:"  # a property of its own for each tag, so that two processes may each add one: when it was added (µs), None once removed
+
+
+def tags_in(properties: dict[str, Any]) -> list[str]:
+    """The tags among the properties of a run, in the order in which they were added."""
+    held = sorted((added, name) for name, added in properties.items() if name.startswith(TAG) and added is not None)
+    return [name[len(TAG) :] for _, name in held]

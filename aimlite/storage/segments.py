@@ -6,6 +6,7 @@ complete. Of a rotated segment with a footer, points are read only when somebody
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from dataclasses import dataclass, field
@@ -13,16 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from aimlite._ext import journal as ext
+from aimlite._ext.blocks import crc32c
 from aimlite._ext.keys import unpack
 from aimlite.errors import CorruptionError
-from aimlite.storage import params
+from aimlite.storage import keys, params
 from aimlite.storage.locks import is_held
 from aimlite.storage.points import Points, concatenate, empty_points, journal_points
 from aimlite.storage.runs import STATUS_WORDS, WriterEntry
 
 Damage = tuple[int, int, str]
-_CONTINUED, _INHERITED = 1, 2
+Operation = tuple[params.Stamp, int, int, keys.Path, list[Any]]  # stamp, offset, kind, path, [relative path, leaf] of each leaf
+_CONTINUED, _INHERITED, _EDITED = 1, 2, 4
 _PROBE_BYTES = 4096
+_MANY_LEAVES = 64
 _OPEN_HASH = ext.RECORD_HEADER_SIZE + 5  # where the hash stands in an OPEN record
 _MAX_KEPT = 32  # descriptors kept for segments whose points are not read yet: a merge may unlink the file while a view still needs it
 _kept = 0
@@ -37,6 +41,57 @@ class SequenceRecord:
     packed: bytes
 
 
+class Operations:
+    """The param operations of one run in one segment, decoded once and found by the paths they touch. Of sets and deletions of one path
+    the last is kept: it hides those before it."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._reach = 0  # the offset behind the last one taken in
+        self._by_top: dict[keys.Path, dict[keys.Path, list[Operation]]] = {}
+        self._grouped: dict[int, dict[Any, list[Any]]] = {}  # by offset of an operation of many leaves: its leaves by their first key
+        self._lock = threading.Lock()
+
+    def touching(self, records: list[tuple[int, int, bytes]], writer: int, limit: int, path: keys.Path) -> list[Operation]:
+        """Those at, above and below a path, of the records that lie before `limit`."""
+        with self._lock:
+            if limit < self._reach:  # a view from before the last was taken in: what it sees may be hidden here
+                older = Operations()
+                return older.touching([record for record in records if record[0] < limit], writer, limit, path)
+            for offset, order, payload in records[self._taken :]:
+                if offset >= limit:
+                    break
+                self._take((order, writer), offset, payload)
+                self._taken += 1
+                self._reach = offset + 1
+            tops = [(), path[:1]] if path else list(self._by_top)
+            found = [held for top in tops for at, held in self._by_top.get(top, {}).items() if at[: len(path)] == path[: len(at)]]
+            return [(*operation[:4], self._relevant(operation, path)) for held in found for operation in held]
+
+    def _take(self, stamp: params.Stamp, offset: int, payload: bytes) -> None:
+        at, *leaves = params.unpackb(payload[1:])
+        path = tuple(at)
+        held = self._by_top.setdefault(path[:1], {})
+        if payload[0] != params.MORE:
+            held[path] = []
+        held.setdefault(path, []).append((stamp, offset, payload[0], path, leaves[0] if leaves else []))
+
+    def _relevant(self, operation: Operation, path: keys.Path) -> list[Any]:
+        """The leaves of an operation that lie at, above or below a path."""
+        _, offset, _, at, leaves = operation
+        rest = list(path[len(at) :])
+        if not rest or len(leaves) < 2:
+            return leaves
+        if len(leaves) > _MANY_LEAVES:
+            grouped = self._grouped.get(offset)
+            if grouped is None:
+                grouped = self._grouped[offset] = {}
+                for leaf in leaves:  # none lies at the path itself: there are others beside it
+                    grouped.setdefault(leaf[0][0], []).append(leaf)
+            leaves = grouped.get(rest[0], [])
+        return [leaf for leaf in leaves if leaf[0][: len(rest)] == rest[: len(leaf[0])]]
+
+
 @dataclass
 class SegmentRun:
     """What a segment says of one run, each item with the offset of its record."""
@@ -46,6 +101,7 @@ class SegmentRun:
     ends: list[tuple[int, int, int, str, int]] = field(default_factory=list)  # offset, order, run number, status, time
     params: list[tuple[int, int, bytes]] = field(default_factory=list)  # offset, order, payload
     properties: list[tuple[int, int, bytes]] = field(default_factory=list)
+    operations: Operations = field(default_factory=lambda: Operations())
     sequences: list[SequenceRecord] = field(default_factory=list)
     by_key: dict[bytes, list[SequenceRecord]] = field(default_factory=dict)
 
@@ -67,6 +123,7 @@ class Segment:
         self._points: ext.JournalReader | None = None
         self._points_lock = threading.Lock()
         self._by_footer = False
+        self._lost: list[bytes] = []  # of each damaged stretch the beginning
         self._fd = -1
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -138,19 +195,32 @@ class Segment:
             payload = lost[_OPEN_HASH:]
             if len(payload) == len(name) and sum(a != b for a, b in zip(payload, name, strict=True)) < 2:
                 return True
-            if any(bytes([flags]) + name in lost for flags in range(4)):
+            if any(bytes([flags]) + name in lost for flags in range(8)):
                 return True
         return False
 
+    def lost_runs(self) -> list[str]:
+        """The hashes in OPEN records of which only the header is damaged."""
+        found = []
+        for lost in self._lost_bytes():
+            payload = lost[ext.RECORD_HEADER_SIZE :][: int.from_bytes(lost[8:11], "little")]
+            if len(payload) > 5 and lost[11] & 0x7F == ext.OPEN and lost[4:8] == crc32c(payload).to_bytes(4, "little"):
+                with contextlib.suppress(UnicodeDecodeError):  # it was no writer of ours
+                    found.append(payload[5:].decode())
+        return found
+
     def _lost_bytes(self) -> list[bytes]:
-        try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return []
-        try:
-            return [os.pread(fd, min(length, _PROBE_BYTES), offset) for offset, length, _ in self.damage if length]
-        finally:
-            os.close(fd)
+        damage = self.damage
+        if len(self._lost) != len(damage):
+            try:
+                fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return []
+            try:
+                self._lost = [os.pread(fd, min(length, _PROBE_BYTES), offset) for offset, length, _ in damage]
+            finally:
+                os.close(fd)
+        return self._lost
 
     def is_replaced(self) -> bool:
         """Whether a repair put another file in the place of a damaged one."""
@@ -301,6 +371,10 @@ class SegmentView:
         runs = list(self.segment.runs.items())  # another thread may be adding to it
         return [run_hash for run_hash, run in runs if run.offset < self.limit]
 
+    @property
+    def is_damaged(self) -> bool:
+        return any(offset < self.limit for offset, *_ in self.segment.damage)
+
     def demand_intact(self) -> None:
         """Raises CorruptionError when a part of the segment is damaged."""
         for offset, _, reason in self.segment.damage:
@@ -324,29 +398,27 @@ class SegmentView:
         both: list[tuple[Any, ...]] = [*opens, *ends]
         for _, _, number, *rest in sorted(both):
             if len(rest) == 1:
-                open_numbers.add(number)
+                if not rest[0] & _EDITED:
+                    open_numbers.add(number)
             else:
                 open_numbers.discard(number)
         last = self.segment.last_order(run, self.limit)
         ended = bool(ends) and not open_numbers
         return WriterEntry(
             opened=min(order for _, order, *_ in opens),
-            resumed=max((order for _, order, _, flags in opens if not flags & _CONTINUED), default=0),
+            resumed=max((order for _, order, _, flags in opens if not flags & (_CONTINUED | _EDITED)), default=0),
             last=last,
             last_time=last,
             status=ends[-1][3] if ended else None,
             end_time=ends[-1][4] if ended else None,
-            inherited=all(flags & _INHERITED for *_, flags in opens),
+            inherited=all(flags & (_INHERITED | _EDITED) for *_, flags in opens),
+            ended=ends[-1][1] if ended else 0,
             live=self.held and bool(open_numbers),
         )
 
-    def param_operations(self, run: SegmentRun) -> list[tuple[params.Stamp, int, int, Any]]:
-        """(stamp, place, operation, [path, leaves]) in the order written."""
-        return [
-            ((order, self.segment.writer), offset, payload[0], params.unpackb(payload[1:]))
-            for offset, order, payload in run.params
-            if offset < self.limit
-        ]
+    def param_operations(self, run: SegmentRun, path: keys.Path = ()) -> list[Operation]:
+        """Those that bear on what is at and below a path, in no order."""
+        return run.operations.touching(run.params, self.segment.writer, self.limit, path)
 
     def property_writes(self, run: SegmentRun) -> list[tuple[params.Stamp, int, str, Any]]:
         """(stamp, place, name, value) in the order written."""

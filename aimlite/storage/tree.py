@@ -15,10 +15,9 @@ import errno
 import os
 import re
 import shutil
-import tempfile
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,9 +34,12 @@ from rocksdict import (
     WriteOptions,
 )
 
+from aimlite._ext.keys import take_entries
 from aimlite.errors import AimliteError, CorruptionError
 from aimlite.storage import keys
+from aimlite.storage.scratch import scratch_directory
 
+CHUNK = 8192  # entries taken at once
 L0_FILES_TO_COMPACT = 12
 _CACHE_BYTES = 32 << 20
 _SCHEDULING_S = 5.0
@@ -57,6 +59,18 @@ class Tree(Protocol):
         """Entries with begin ≤ key < end in the order of their keys, or the reverse."""
         ...
 
+    def scan_keys(self, bounds: keys.Range, reverse: bool = False, limit: int = CHUNK) -> Iterator[list[bytes]]:
+        """The keys that `scan` gives, in lists of `limit`; the last may be shorter, none is empty."""
+        ...
+
+    def scan_chunks(self, bounds: keys.Range) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """(keys, values) of many entries at once."""
+        ...
+
+    def levels(self) -> dict[int, tuple[int, int]]:
+        """level → (files, bytes) of the levels of a log-structured tree that hold any."""
+        ...
+
 
 class EmptyTree:
     """The tree of a repo into which nothing was merged yet."""
@@ -66,6 +80,15 @@ class EmptyTree:
 
     def scan(self, bounds: keys.Range, reverse: bool = False) -> Iterator[Entry]:
         return iter(())
+
+    def scan_keys(self, bounds: keys.Range, reverse: bool = False, limit: int = CHUNK) -> Iterator[list[bytes]]:
+        return iter(())
+
+    def scan_chunks(self, bounds: keys.Range) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        return iter(())
+
+    def levels(self) -> dict[int, tuple[int, int]]:
+        return {}
 
 
 class _RocksTree:
@@ -83,21 +106,10 @@ class _RocksTree:
         return value
 
     def scan(self, bounds: keys.Range, reverse: bool = False) -> Iterator[Entry]:
-        begin, end = bounds
-        options = ReadOptions()
-        if end is not None:
-            options.set_iterate_upper_bound(end)
+        begin, _ = bounds
         try:
-            it = self._db.iter(options)
-            if not reverse:
-                it.seek(begin)
-            elif end is not None:
-                it.seek_for_prev(end)
-            else:
-                it.seek_to_last()
-            step = it.prev if reverse else it.next
-            while it.valid():
-                key = it.key()
+            it, step = self._begun(bounds, reverse)
+            while (key := it.key()) is not None:
                 if key < begin:  # only backwards: a lower bound set in the read options is not kept to
                     break
                 yield key, it.value()
@@ -108,9 +120,53 @@ class _RocksTree:
         except Exception as error:
             raise _translated(error, self.path, writing=self._writes) from None
 
+    def scan_keys(self, bounds: keys.Range, reverse: bool = False, limit: int = CHUNK) -> Iterator[list[bytes]]:
+        return (found for found, _ in self._chunks(bounds, reverse, limit, with_values=False))
+
+    def scan_chunks(self, bounds: keys.Range) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        return self._chunks(bounds, False, CHUNK, with_values=True)
+
+    def _chunks(self, bounds: keys.Range, reverse: bool, limit: int, with_values: bool) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        try:
+            it, step = self._begun(bounds, reverse)
+            while True:
+                found, values = take_entries(it.key, it.value if with_values else None, step, bounds[0], limit)
+                if len(found) < limit:
+                    it.status()
+                if found:
+                    yield found, values
+                if len(found) < limit:
+                    return
+        except (GeneratorExit, AimliteError):
+            raise
+        except Exception as error:
+            raise _translated(error, self.path, writing=self._writes) from None
+
+    def _begun(self, bounds: keys.Range, reverse: bool) -> tuple[Any, Callable[[], None]]:
+        begin, end = bounds
+        options = ReadOptions()
+        if end is not None:
+            options.set_iterate_upper_bound(end)
+        it = self._db.iter(options)
+        if not reverse:
+            it.seek(begin)
+        elif end is not None:
+            it.seek_for_prev(end)
+        else:
+            it.seek_to_last()
+        return it, it.prev if reverse else it.next
+
     def files(self) -> list[str]:
         """The names of the live SST files."""
         return sorted(entry["name"].lstrip("/") for entry in self._db.live_files())
+
+    def levels(self) -> dict[int, tuple[int, int]]:
+        """level → (files, bytes) of the levels that hold any."""
+        held: dict[int, tuple[int, int]] = {}
+        for entry in self._db.live_files():
+            files, size = held.get(entry["level"], (0, 0))
+            held[entry["level"]] = files + 1, size + entry["size"]
+        return dict(sorted(held.items()))
 
 
 class TreeReader(_RocksTree):
@@ -121,21 +177,18 @@ class TreeReader(_RocksTree):
     """
 
     def __init__(self, path: Path) -> None:
-        self._scratch = Path(tempfile.mkdtemp(prefix="aimlite-reader-"))
         self._follows = True
         try:
-            try:
-                db = Rdict(str(path), _options(), access_type=AccessType.secondary(str(self._scratch)))
-            except Exception as error:
-                if not isinstance(_translated(error, path, opening=True), PermissionError):
-                    raise
-                self._follows = False
-                db = _open_links(path, self._scratch)
+            with scratch_directory() as scratch:  # a log or links to files that are open by its end: nothing that reading needs later
+                try:
+                    db = Rdict(str(path), _options(), access_type=AccessType.secondary(str(scratch)))
+                except Exception as error:
+                    if not isinstance(_translated(error, path, opening=True), PermissionError):
+                        raise
+                    self._follows = False
+                    db = _open_links(path, scratch)
         except Exception as error:
-            shutil.rmtree(self._scratch, ignore_errors=True)
             raise _translated(error, path, opening=True) from None
-        if self._follows:  # only a log is in it: without a name it goes with the process, however that ends
-            shutil.rmtree(self._scratch, ignore_errors=True)
         super().__init__(db, path)
         _open_readers.add(self)
 
@@ -152,7 +205,6 @@ class TreeReader(_RocksTree):
             return
         with contextlib.suppress(Exception):  # nothing was written through it, so there is nothing to lose
             self._db.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def abandon(self) -> None:
         """Gives up the handle in a forked child, where closing or freeing it would wait for threads that the child does not have."""

@@ -6,12 +6,15 @@ directory listing, a stat of `generation` and a look at each live journal.
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgpack
@@ -22,20 +25,27 @@ from aimlite.errors import CorruptionError
 from aimlite.storage import keys, params
 from aimlite.storage.blobs import get_blob
 from aimlite.storage.layout import Layout
+from aimlite.storage.params import ParamTree
 from aimlite.storage.points import (
     Points,
     Summary,
     concatenate,
     decode_block,
     decode_summary,
+    empty_points,
     resolve,
+    span,
+    split_blocks,
     summarize,
+    within,
 )
 from aimlite.storage.runs import RunState, WriterEntry, decode_writer_entry, derive_state
 from aimlite.storage.segments import Segment, SegmentRun, SegmentView
 from aimlite.storage.tree import EmptyTree, Tree, TreeMoved, TreeReader, tree_generation
 
 _TRIES = 100
+_MANY_PARAM_BYTES = 4096
+_IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes})
 T = TypeVar("T")
 
 
@@ -48,8 +58,8 @@ class SequenceId:
     context: dict[str, Any]
     packed: bytes
 
-    def blocks(self, space: bytes) -> keys.Range:
-        return keys.blocks(space, self.run, self.name, self.context)
+    def blocks(self, space: bytes, first: int | None = None, end: int | None = None) -> keys.Range:
+        return keys.blocks_between(space, self.run, self.name, self.context, first, end)
 
 
 class View:
@@ -59,6 +69,10 @@ class View:
         self.layout = layout
         self.tree = tree
         self.segments = segments
+        self._whole_params: tuple[str, params.ParamTree] | None = None  # of the run whose params were read last
+        self._params_read = ""
+        self._state: tuple[str, RunState] | None = None  # of the run looked at last: its properties are asked for one by one
+        self._properties: tuple[str, dict[str, Any]] | None = None
 
     # -- runs ----
 
@@ -74,12 +88,12 @@ class View:
     def run_count(self) -> int:
         value = self.tree.get(keys.run_count())
         merged = 0 if value is None else int(msgpack.unpackb(value))
-        return merged + sum(self.tree.get(keys.run(run_hash)) is None for run_hash in self._unmerged_runs())
+        return merged + sum(self.tree.get(keys.run(run_hash)) is None for run_hash in self.unmerged_runs())
 
     def run_hashes(self) -> Iterator[str]:
         """The hashes of all runs, newest first (by creation, then hash)."""
         fresh = []
-        for run_hash, created in self._unmerged_runs().items():
+        for run_hash, created in self.unmerged_runs().items():
             merged = self._tree_run(run_hash)
             if merged is None:
                 fresh.append((created, run_hash))
@@ -93,8 +107,44 @@ class View:
             yield run_hash
         yield from (run_hash for _, run_hash in fresh[position:])
 
+    def running(self) -> list[str]:
+        """The hashes of the runs that a writer has open, newest first."""
+        states = [(self.run_state(run_hash), run_hash) for run_hash in self.unmerged_runs()]
+        return [run_hash for _, run_hash in sorted(((s.created, h) for s, h in states if s.status == "running"), reverse=True)]
+
+    def hashes_with_prefix(self, prefix: str, limit: int) -> list[str]:
+        """The hashes that begin with prefix, ascending, at most `limit`; where one is the prefix itself, that one alone. Raises
+        CorruptionError as `has_run`."""
+        merged = islice(self.tree.scan(keys.runs_with_prefix(prefix)), limit)
+        fresh = (run_hash for run_hash in self.unmerged_runs() if run_hash.startswith(prefix))
+        found = sorted({*(unpack(key, 1)[0] for key, _ in merged), *fresh})[:limit]
+        if found[:1] == [prefix] or (not found and self.has_run(prefix)):
+            return [prefix]
+        return found
+
+    def damaged_journals(self) -> list[Path]:
+        """Those in which runs may begin that neither the count nor the list has."""
+        return [segment.segment.path for segment in self.segments if segment.is_damaged]
+
+    def corrupted_runs(self) -> set[str]:
+        """The runs of which a damaged journal holds a part, or may. Takes time in the unmerged journals, and in all runs only when one is
+        damaged."""
+        for segment in self.segments:
+            segment.segment.demand_points()
+        damaged = [segment for segment in self.segments if segment.is_damaged]
+        if not damaged:
+            return set()
+        lost = {run_hash for segment in damaged for run_hash in segment.segment.lost_runs()}
+        return lost.union(run_hash for run_hash in self.run_hashes() if not self._is_intact(run_hash))
+
     def run_state(self, run_hash: str) -> RunState:
         """Raises KeyError when there is no such run."""
+        known = self._state
+        if known is None or known[0] != run_hash:
+            known = self._state = (run_hash, self._derive_state(run_hash))
+        return known[1]
+
+    def _derive_state(self, run_hash: str) -> RunState:
         merged = self._tree_run(run_hash)
         touching = self._intact(run_hash)
         if merged is None and not touching:
@@ -114,6 +164,13 @@ class View:
         return derive_state(created, order, entries.values())
 
     def properties(self, run_hash: str) -> dict[str, Any]:
+        """The caller's own."""
+        known = self._properties
+        if known is None or known[0] != run_hash:
+            known = self._properties = (run_hash, self._read_properties(run_hash))
+        return known[1].copy()
+
+    def _read_properties(self, run_hash: str) -> dict[str, Any]:
         held: dict[str, tuple[params.Stamp, Any]] = {}
         for key, value in self.tree.scan(keys.properties_of_run(run_hash)):
             order, writer, content = params.unpackb(value)
@@ -125,17 +182,35 @@ class View:
         return {name: content for name, (_, content) in held.items()}
 
     def params(self, run_hash: str, path: keys.Path = ()) -> Any:
-        """The value at a path: a leaf or nested dicts. Raises KeyError when nothing is there."""
-        merged = load_params(self.tree, run_hash, path)
-        operations = [operation for segment, run in self._intact(run_hash) for operation in segment.param_operations(run)]
-        for stamp, _, kind, (at, *leaves) in sorted(operations, key=lambda operation: operation[:2]):
-            if at[: len(path)] == list(path)[: len(at)]:
-                merged.apply(stamp, kind, tuple(at), leaves[0] if leaves else ())
-        leaves = ((leaf[len(path) :], value) for leaf, (_, value) in merged.leaves().items() if leaf[: len(path)] == path)
-        return params.nest((leaf, self._content(value)) for leaf, value in leaves)
+        """The value at a path: a leaf or nested dicts, the caller's own. Raises KeyError when nothing is there."""
+        return params.nest(self.contents(self.param_leaves(run_hash, path)))
 
-    def _content(self, value: Any) -> Any:
-        return params.unpackb(get_blob(self.layout.blobs, value.digest)) if isinstance(value, params.Blob) else value
+    def param_leaves(self, run_hash: str, path: keys.Path = ()) -> Iterable[tuple[keys.Path, Any]]:
+        """(path below `path`, value) of each leaf, those in blobs as Blob. They are the view's own."""
+        return self._params_for(run_hash, path).leaves_under(path)
+
+    def _params_for(self, run_hash: str, path: keys.Path) -> ParamTree:
+        """Params of a run, whole or as far as they bear on a path. Many unmerged ones are put together once for all further reads."""
+        if self._whole_params is not None and self._whole_params[0] == run_hash:
+            return self._whole_params[1]
+        touching = self._intact(run_hash)
+        again, self._params_read = self._params_read == run_hash, run_hash
+        is_whole = not path or (again and sum(len(payload) for _, run in touching for *_, payload in run.params) > _MANY_PARAM_BYTES)
+        path = () if is_whole else path
+        merged = load_params(self.tree, run_hash, path)
+        operations = [operation for segment, run in touching for operation in segment.param_operations(run, path)]
+        for stamp, _, kind, at, leaves in sorted(operations, key=lambda operation: operation[:2]):
+            merged.apply(stamp, kind, at, leaves)
+        if is_whole:
+            self._whole_params = (run_hash, merged)
+        return merged
+
+    def contents(self, leaves: Iterable[tuple[keys.Path, Any]]) -> Iterator[tuple[keys.Path, Any]]:
+        for path, value in leaves:
+            if not isinstance(value, params.Blob):
+                yield path, value if type(value) in _IMMUTABLE else copy.deepcopy(value)
+            elif (content := get_blob(self.layout.blobs, value.digest)) is not None:
+                yield path, params.unpackb(content)
 
     # -- sequences ----
 
@@ -179,64 +254,112 @@ class View:
         """The points in the journals, in no order."""
         return concatenate([segment.points(run, sequence.packed) for segment, run in self._intact(sequence.run)])
 
-    def points(self, sequence: SequenceId) -> Points:
-        """All points of a sequence, resolved."""
+    def points(self, sequence: SequenceId, begin: int | None = None, end: int | None = None) -> Points:
+        """The points of a sequence at begin ≤ step < end (None: no bound), resolved. Only blocks that may hold such steps are read."""
+        fresh = within(self.unmerged_points(sequence), begin, end)
+        merged = self._merged_points(sequence, begin, end)
+        if not len(merged):
+            return resolve(fresh)
+        if not len(fresh):
+            return merged
+        resolved = resolve(fresh)
+        if resolved["step"][0] > merged["step"][-1]:
+            return concatenate([merged, resolved])
+        return resolve(concatenate([merged, fresh]))
+
+    def _merged_points(self, sequence: SequenceId, begin: int | None, end: int | None) -> Points:
         summary = self.merged_summary(sequence)
-        merged = []
+        if summary is None:
+            return empty_points()
+        first, expected = self._covering(sequence, summary, begin, end)
+        values = (value for _, value in self.tree.scan(sequence.blocks(keys.VALUES, first, end)))
+        times = (value for _, value in self.tree.scan(sequence.blocks(keys.TIMES, first, end)))
+        blocks = [decode_block(*pair, summary.flags) for pair in zip(values, times, strict=True)]
+        self._demand_count(sequence, expected, sum(len(block) for block in blocks))
+        return within(concatenate(blocks), begin, end)
+
+    def pieces(self, sequence: SequenceId) -> Iterator[Points]:
+        """All points of a sequence, resolved, block by block where the unmerged ones come after the merged ones. A step lies in one
+        piece."""
+        summary = self.merged_summary(sequence)
+        fresh = resolve(self.unmerged_points(sequence))
+        if summary is not None and len(fresh) and int(fresh["step"][0]) <= summary.last_step:
+            yield from split_blocks(self.points(sequence))
+            return
         if summary is not None:
             values = (value for _, value in self.tree.scan(sequence.blocks(keys.VALUES)))
             times = (value for _, value in self.tree.scan(sequence.blocks(keys.TIMES)))
-            merged = [decode_block(*pair, summary.flags) for pair in zip(values, times, strict=True)]
-            self._demand_count(sequence, summary, sum(len(block) for block in merged))
-        fresh = self.unmerged_points(sequence)
-        if not merged:
-            return resolve(fresh)
-        old = concatenate(merged)
-        if not len(fresh):
-            return old
-        fresh = resolve(fresh)
-        if fresh["step"][0] > old["step"][-1]:
-            return concatenate([old, fresh])
-        return resolve(concatenate([old, self.unmerged_points(sequence)]))
+            count = 0
+            for pair in zip(values, times, strict=True):
+                block = decode_block(*pair, summary.flags)
+                count += len(block)
+                yield block
+            self._demand_count(sequence, summary.count, count)
+        yield from split_blocks(fresh)
 
-    def steps_and_values(self, sequence: SequenceId) -> tuple[Any, Any]:
-        """(steps int64[n], values float64[n]), without reading times where that can be avoided."""
+    def steps_and_values(self, sequence: SequenceId, begin: int | None = None, end: int | None = None) -> tuple[Any, Any]:
+        """(steps int64[n], values float64[n]) at begin ≤ step < end, without reading times where that can be avoided."""
         import numpy as np
 
         summary = self.merged_summary(sequence)
-        fresh = self.unmerged_points(sequence)
+        fresh = within(self.unmerged_points(sequence), begin, end)
         if summary is None or (len(fresh) and int(fresh["step"].min()) <= summary.last_step):
-            whole = self.points(sequence)
+            whole = self.points(sequence, begin, end)
             return whole["step"], whole["value"]
         fresh = resolve(fresh)
-        steps, values = np.empty(summary.count + len(fresh), np.int64), np.empty(summary.count + len(fresh))
-        into_steps, into_values = steps[: summary.count], values[: summary.count]
+        first, expected = self._covering(sequence, summary, begin, end)
+        steps, values = np.empty(expected + len(fresh), np.int64), np.empty(expected + len(fresh))
+        into_steps, into_values = steps[:expected], values[:expected]
         at = 0
-        for _, data in self.tree.scan(sequence.blocks(keys.VALUES)):
+        for _, data in self.tree.scan(sequence.blocks(keys.VALUES, first, end)):
             at += ext.decode_values_into(data, into_steps, into_values, at)
-        self._demand_count(sequence, summary, at)
+        self._demand_count(sequence, expected, at)
         if len(fresh):
             steps[at:], values[at:] = fresh["step"], fresh["value"]
-        return steps, values
+        if begin is None and end is None:
+            return steps, values
+        chosen = span(steps, begin, end)
+        return steps[chosen], values[chosen]
+
+    def read_into(self, wanted: list[tuple[SequenceId, Summary | None]], offsets: Any, steps: Any, values: Any) -> None:
+        """Steps and values of many sequences, each into its place of two arrays: offsets[k] to offsets[k + 1]. The summary is that of a
+        sequence of which the tree holds all; None where journals may hold some."""
+        for number, (sequence, summary) in enumerate(wanted):
+            begin, end = int(offsets[number]), int(offsets[number + 1])
+            if summary is None:
+                steps[begin:end], values[begin:end] = self.steps_and_values(sequence)
+                continue
+            into_steps, into_values, at = steps[begin:end], values[begin:end], 0
+            if summary.blocks == 1:
+                data = self.tree.get(keys.block(keys.VALUES, sequence.run, sequence.name, sequence.context, summary.first_step))
+                pieces = [] if data is None else [data]
+            else:
+                pieces = [data for _, data in self.tree.scan(sequence.blocks(keys.VALUES))]
+            for data in pieces:
+                at += ext.decode_values_into(data, into_steps, into_values, at)
+            self._demand_count(sequence, summary.count, at)
+
+    def _covering(self, sequence: SequenceId, summary: Summary, begin: int | None, end: int | None) -> tuple[int | None, int]:
+        """Of the merged blocks that may hold points at begin ≤ step < end: the first step of the first, and how many points they hold."""
+        if begin is None and end is None:
+            return None, summary.count
+        first = begin
+        if begin is not None:
+            before = self.tree.scan(sequence.blocks(keys.HEAD, None, begin), reverse=True)
+            for key, value in before:
+                if decode_summary(value).last_step >= begin:
+                    first = keys.first_step(key)
+                break
+        return first, sum(decode_summary(value).count for _, value in self.tree.scan(sequence.blocks(keys.HEAD, first, end)))
 
     def heads(self, sequence: SequenceId) -> list[Summary]:
         """The summaries of the merged blocks, in order."""
         return [decode_summary(value) for _, value in self.tree.scan(sequence.blocks(keys.HEAD))]
 
-    def block(self, sequence: SequenceId, first_step: int) -> tuple[Any, Any]:
-        """(steps, values) of one merged block."""
-        import numpy as np
-
-        data = self.tree.get(keys.block(keys.VALUES, sequence.run, sequence.name, sequence.context, first_step))
-        if data is None:
-            raise CorruptionError(f"a block of {sequence.name!r} is missing", self.layout.tree)
-        _, steps, values = ext.decode_values(data)
-        return np.frombuffer(steps, "<i8"), np.frombuffer(values, "<f8")
-
-    def _demand_count(self, sequence: SequenceId, summary: Summary, count: int) -> None:
-        if count != summary.count:
+    def _demand_count(self, sequence: SequenceId, expected: int, count: int) -> None:
+        if count != expected:
             raise CorruptionError(
-                f"{sequence.name!r} of run {sequence.run} has {count} points in the tree, its summary says {summary.count}",
+                f"{sequence.name!r} of run {sequence.run} has {count} points in the tree, its summary says {expected}",
                 self.layout.tree,
             )
 
@@ -251,6 +374,13 @@ class View:
                 segment.demand_intact()
         return touching
 
+    def _is_intact(self, run_hash: str) -> bool:
+        try:
+            self._intact(run_hash)
+        except CorruptionError:
+            return False
+        return True
+
     def _may_have_lost(self, damaged: Segment, run_hash: str) -> bool:
         """Whether records of a segment whose OPEN was lost may be the run's: the lost bytes tell, or that its writer wrote to the run
         elsewhere."""
@@ -261,7 +391,7 @@ class View:
             or self.tree.get(keys.writer_of_run(run_hash, damaged.writer)) is not None
         )
 
-    def _unmerged_runs(self) -> dict[str, int]:
+    def unmerged_runs(self) -> dict[str, int]:
         """hash → creation (µs) of the runs that the journals mention."""
         runs: dict[str, int] = {}
         for segment in self.segments:
@@ -275,7 +405,7 @@ class View:
         return None if value is None else msgpack.unpackb(value)
 
 
-def load_params(tree: Tree, run_hash: str, path: keys.Path, into: params.ParamTree | None = None) -> params.ParamTree:
+def load_params(tree: Tree, run_hash: str, path: keys.Path, into: params.ParamTree | None = None) -> ParamTree:
     """What the tree holds of a run's params at and under a path, with the leaves and covers above it."""
     loaded = params.ParamTree() if into is None else into
     for depth in range(len(path)):
@@ -480,6 +610,24 @@ class Reader:
         if handle is not None:
             handle.retired = True
             handle.close_if_unused()
+
+
+class FrozenReader:
+    """Shows a repo as it was when this was made. Once more with a new view when a compaction took a file from under it."""
+
+    def __init__(self, reader: Reader | FrozenReader) -> None:
+        self._reader = reader
+        self._view = reader.view()
+
+    def read(self, task: Callable[[View], T]) -> T:
+        try:
+            return task(self._view)
+        except TreeMoved:
+            self._view = self._reader.view()
+            return task(self._view)
+
+    def view(self) -> View:
+        return self._view
 
 
 _readers: weakref.WeakSet[Reader] = weakref.WeakSet()

@@ -25,7 +25,8 @@ from typing import Any
 from aimlite._ext import journal as ext
 from aimlite._ext.recorder import Recorder
 from aimlite.storage import helper
-from aimlite.storage.layout import Layout, journal_name, sync_directory
+from aimlite.storage.files import sync_directory
+from aimlite.storage.layout import Layout, journal_name
 from aimlite.storage.runs import STATUS_CODES
 
 SEGMENT_BYTES = 8 << 20
@@ -89,6 +90,17 @@ class Writer:
             if power:
                 self._sync_directory()
             return recorder
+
+    def edit_run(self, run_hash: str, newest_order: int, records: list[tuple[int, bytes]]) -> None:
+        """Writes records (their payloads without the run's number) of a run that stays as it is: neither opened nor ended by it."""
+        with self._lock:
+            if (self.journal.closed and not self.journal.forked) or self._is_orphaned():
+                self._start()
+            recorder = Recorder(self.journal, self._next_run, run_hash, edits=True)
+            self._next_run += 1
+            self.journal.raise_order(newest_order)
+            number = recorder.number.to_bytes(4, "little")
+            recorder.append([(kind, number + payload) for kind, payload in records])
 
     def end_run(self, recorder: Recorder, status: str) -> None:
         """Writes END. The recorder takes no more."""
@@ -206,7 +218,7 @@ class Writer:
                     if journal.poisoned:
                         raise
                     journal.postpone_rotation()
-                    warnings.warn(f"no new journal could be begun, the old one goes on: {error}", RuntimeWarning, stacklevel=2)
+                    _warn(f"no new journal could be begun, the old one goes on: {error}", stacklevel=2)
                     return
                 ended = self.layout.journal(journal.writer, journal.segment)
                 old = journal.rotate(fd, segment, order)
@@ -294,9 +306,19 @@ class _Syncer(threading.Thread):
                 try:
                     writer.sync()
                 except OSError as error:
-                    warnings.warn(f"what was recorded could not be forced to disk: {error}", RuntimeWarning, stacklevel=1)
+                    _warn(f"what was recorded could not be forced to disk: {error}")
                     continue
                 self._synced = position
+
+
+def _warn(message: str, stacklevel: int = 1) -> None:
+    """Warns and never raises: an error made of it by the user's filter would fail a write that nothing is wrong with. It goes to stderr
+    then."""
+    try:
+        warnings.warn(message, RuntimeWarning, stacklevel=stacklevel + 1)
+    except Exception:  # a RuntimeWarning, or whatever a showwarning of the user's raises
+        with contextlib.suppress(Exception):  # there may be no stderr
+            sys.stderr.write(f"aimlite: {message}\n")
 
 
 def _sync_file(path: Path) -> None:
@@ -329,7 +351,7 @@ def _close_writers() -> None:
         try:
             writer.close(_exit_status, at_exit=_exit_status == "finished")
         except (OSError, ValueError) as error:
-            warnings.warn(f"a run could not be ended at exit and will show as interrupted: {error}", RuntimeWarning, stacklevel=1)
+            _warn(f"a run could not be ended at exit and will show as interrupted: {error}")
 
 
 def _before_fork() -> None:

@@ -11,6 +11,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ Row = tuple[int, float, float, int, bool]  # step, value, epoch, writer, whether
 class ModelRun:
     leaves: dict[tuple[str | int, ...], Any] = field(default_factory=dict)
     properties: dict[str, Any] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
     rows: dict[Key, list[Row]] = field(default_factory=lambda: defaultdict(list))
     contexts: dict[Key, dict[str, Any]] = field(default_factory=dict)
     counters: dict[tuple[int, Key], int] = field(default_factory=dict)  # by writer: the next step
@@ -141,7 +143,9 @@ values = st.floats(-10, 10, width=32) | st.integers(-10, 10) | st.just(math.nan)
 epochs = st.none() | st.integers(0, 3)
 keys = st.sampled_from(["a", "b", "", 1, "a\0"])
 trees = st.recursive(
-    st.integers(0, 9) | st.sampled_from([None, "x", 2**70]), lambda inner: st.dictionaries(keys, inner, max_size=3), max_leaves=5
+    st.integers(0, 9) | st.sampled_from([None, "x", 2**70, (1, "t"), {1, "s"}, [(), {"k": {2}}], datetime(2026, 1, 2)]),
+    lambda inner: st.dictionaries(keys, inner, max_size=3),
+    max_leaves=5,
 )
 paths = st.lists(keys, min_size=1, max_size=3).map(tuple)
 any_open = st.integers(0, 100)
@@ -282,6 +286,31 @@ class Engine(RuleBasedStateMachine):
         self.wrote(held).properties[name] = value
 
     @precondition(lambda self: self.open)
+    @rule(which=any_open, value=st.dictionaries(keys, trees, max_size=3))
+    def update_params(self, which: int, value: dict[Any, Any]) -> None:
+        held = self.pick(which)
+        held.run.update(value)
+        model = self.wrote(held) if value else self.runs[held.hash]  # an empty update writes nothing
+        for key, item in value.items():
+            model.set((key,), item)
+
+    @rule(writer=st.integers(0, WRITERS - 1), which=any_open, tag=st.sampled_from("pq"), adds=st.booleans(), name=st.text("äb", max_size=2))
+    def edit(self, writer: int, which: int, tag: str, adds: bool, name: str) -> None:
+        """Whether the run lives or has ended: how it stands is not changed by it."""
+        run_hash = list(self.runs)[which % len(self.runs)]
+        model, run = self.runs[run_hash], self.repos[writer].edit_run(run_hash)
+        self.clock += 1
+        if model.open.get(self.ids[writer]):
+            model.wrote[self.ids[writer]] = self.clock
+        run.name = model.properties["name"] = name
+        if adds:
+            run.add_tag(tag)
+            model.tags = model.tags if tag in model.tags else [*model.tags, tag]
+        else:
+            assert run.remove_tag(tag) == (tag in model.tags)
+            model.tags = [held for held in model.tags if held != tag]
+
+    @precondition(lambda self: self.open)
     @rule(which=any_open, status=st.sampled_from(["finished", "failed", "interrupted"]))
     def finish(self, which: int, status: str) -> None:
         held = self.pick(which)
@@ -354,12 +383,13 @@ class Engine(RuleBasedStateMachine):
         assert run[...] == expected
         for key, value in expected.items():
             assert run[key] == value
-        assert (run.name, run.description, run.experiment) == (
+        assert (run.name, run.description, run.experiment, run.tags) == (
             model.properties.get("name", f"Run: {run_hash}"),
             model.properties.get("description"),
             model.properties.get("experiment", "default"),
+            model.tags,
         )
-        metrics = {(metric.name, pack((metric.context,))): metric for metric in run.metrics()}
+        metrics = {(metric.name, pack((metric.context.to_dict(),))): metric for metric in run.metrics()}
         assert metrics.keys() == {key for key, rows in model.rows.items() if rows}
         for key, metric in metrics.items():
             rows = sorted(model.rows[key], key=lambda row: row[0])
@@ -371,6 +401,11 @@ class Engine(RuleBasedStateMachine):
             ends = (metric.count, metric.first_step, metric.last_step, metric.min, metric.max)
             assert repr(ends) == repr((len(rows), rows[0][0], rows[-1][0], min(numbers, default=math.nan), max(numbers, default=math.nan)))
             assert len(metric.timestamps) == len(rows)
+            for begin, end in ((None, 3), (3, None), (2, 9)):
+                inside = [row for row in rows if (begin is None or row[0] >= begin) and (end is None or row[0] < end)]
+                for view, at in ((found.values, 1), (found.epochs, 2)):
+                    part_steps, part = view[begin:end]
+                    assert repr((part_steps.tolist(), part.tolist())) == repr(([row[0] for row in inside], [row[at] for row in inside]))
 
     def teardown(self) -> None:
         try:

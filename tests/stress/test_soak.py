@@ -22,7 +22,7 @@ def test_a_month_of_logging_reads_as_one_burst_does(repo: Repo, start: Start, co
     points = count(30_000, 30 * 24 * 3600)
     start("soak.py", repo.path, points, count(20, 300)).join()
     slow, fast = (repo.get_run(run_hash).get_metric("loss") for run_hash in ("month", "once"))
-    blocks = [len(repo._view().heads(metric._sequence)) for metric in (slow, fast)]
+    blocks = [len(repo._view().heads(metric._id)) for metric in (slow, fast)]
     print("blocks", blocks)
     assert blocks[0] <= 1.1 * blocks[1] + 15
     for column in ("values", "timestamps"):
@@ -68,7 +68,7 @@ def test_a_long_metric_is_sampled_from_heads_and_loaded_once(repo: Repo, start: 
     assert peak <= 2.2 * (steps.nbytes + values.nbytes)
     assert np.array_equal(steps, np.arange(points))
     assert values[points // 3] == 100
-    assert len(decoded) == len(repo._view().heads(metric._sequence))
+    assert len(decoded) == len(repo._view().heads(metric._id))
 
 
 def test_listing_many_runs_takes_no_more_descriptors_or_memory(repo: Repo, tmp_path: Path, start: Start, count: Count) -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from aimlite.demo.chart import Canvas, Curve, chart
+from aimlite.terminal.chart import Canvas, Curve, chart
 
 
 def test_dots_are_the_bits_of_braille() -> None:
@@ -61,3 +61,19 @@ def test_no_line_is_wider_than_asked() -> None:
 def test_nothing_to_show() -> None:
     with pytest.raises(ValueError, match="no point"):
         chart([Curve("", [0.0], [math.nan])], title="", x_label="")
+
+
+def test_the_whole_range_of_floats() -> None:
+    rows = chart([Curve("", [0, 1], [-1.7e308, 1.7e308])], title="", x_label="", width=40, height=5).split("\n")
+    assert max(map(len, rows)) <= 40
+    assert (rows[1].lstrip()[:10], rows[5].lstrip()[:10]) == ("1.7e+308 ┤", "-1.7e+308 ")
+
+
+def test_one_value_has_one_tick() -> None:
+    drawn = chart([Curve("", [0, 1], [5, 5])], title="", x_label="", width=40, height=5)
+    assert [line.split("┤")[0].strip() for line in drawn.split("\n") if "┤" in line] == ["5"]
+
+
+def test_characters_of_two_columns_are_counted_as_two() -> None:
+    legend = chart([Curve("損失関数の値", [0], [1]), Curve("two", [0], [2])], title="", x_label="", width=20).split("\n")[-1]
+    assert legend == "a 損失関  b two"

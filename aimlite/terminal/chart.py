@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
+from unicodedata import east_asian_width
 
 BRAILLE = 0x2800
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # Unicode's bit for the dot in (row, column) of a cell
@@ -33,12 +34,12 @@ class Axis:
 
     def fraction(self, value: float) -> float:
         low, high, at = (math.log(v) if self.log else v for v in (self.low, self.high, value))
-        return 0.5 if high == low else (at - low) / (high - low)
+        return 0.5 if high == low else (at / 2 - low / 2) / (high / 2 - low / 2)  # halves: the difference may not fit
 
     def value(self, fraction: float) -> float:
         if self.log:
             return math.exp(math.log(self.low) + math.log(self.high / self.low) * fraction)
-        return self.low + (self.high - self.low) * fraction
+        return self.low * (1 - fraction) + self.high * fraction
 
     def shows(self, value: float) -> bool:
         return math.isfinite(value) and (value > 0 or not self.log)
@@ -78,16 +79,17 @@ def chart(
     """
     x_axis, y_axis = _axes(curves, log)
     letters = _letters(curves, y_axis, height)
-    canvas = Canvas(width - GUTTER - 3 - max(len(at_row) for at_row in letters), height)
+    ticks = _ticks(y_axis, height)
+    gutter = max(GUTTER, max(map(len, ticks.values())) - 1)
+    canvas = Canvas(width - gutter - 3 - max(len(at_row) for at_row in letters), height)
     for number, curve in enumerate(curves):
         _draw(canvas, curve, number, x_axis, y_axis)
-    lines = [" " * (GUTTER + 1) + title]
+    lines = [" " * (gutter + 1) + title]
     for row in range(height):
-        labelled = row % 4 == 0 or row == height - 1
-        tick = f"{y_axis.value(1 - row / max(height - 1, 1)):.3g} ┤" if labelled else "│"
+        tick = ticks.get(row, "│")
         marks = "".join(_paint(chr(ord("a") + number), number, colour) for number in letters[row])
-        lines.append(f"{tick:>{GUTTER + 1}}{canvas.text(row, colour)} {marks}".rstrip())
-    lines += _x_lines(x_axis, x_label, canvas.columns)
+        lines.append(f"{tick:>{gutter + 1}}{canvas.text(row, colour)} {marks}".rstrip())
+    lines += _x_lines(x_axis, x_label, gutter, canvas.columns)
     return "\n".join([*lines, *_legend(curves, width, colour)])
 
 
@@ -98,6 +100,14 @@ def _axes(curves: Sequence[Curve], log: bool) -> tuple[Axis, Axis]:
         raise ValueError("no point of these curves can be shown")
     xs, ys = zip(*shown, strict=True)
     return Axis(min(xs), max(xs)), Axis(min(ys), max(ys), log)
+
+
+def _ticks(axis: Axis, height: int) -> dict[int, str]:
+    """row → its value; where all values are one, in the middle alone."""
+    if axis.low == axis.high:
+        return {(height - 1) // 2: f"{axis.low:.3g} ┤"}
+    rows = {*range(0, height, 4), height - 1}
+    return {row: f"{axis.value(1 - row / max(height - 1, 1)):.3g} ┤" for row in rows}
 
 
 def _draw(canvas: Canvas, curve: Curve, number: int, x_axis: Axis, y_axis: Axis) -> None:
@@ -121,18 +131,30 @@ def _letters(curves: Sequence[Curve], y_axis: Axis, height: int) -> list[list[in
     return rows
 
 
-def _x_lines(axis: Axis, label: str, columns: int) -> Iterator[str]:
+def _x_lines(axis: Axis, label: str, gutter: int, columns: int) -> Iterator[str]:
     low, high = f"{axis.low:g}", f"{axis.high:g}"
-    yield " " * GUTTER + "└" + "─" * columns
-    yield " " * (GUTTER + 1) + low + label.center(columns - len(low) - len(high)) + high
+    yield " " * gutter + "└" + "─" * columns
+    yield " " * (gutter + 1) + low + label.center(columns - len(low) - len(high)) + high
 
 
 def _legend(curves: Sequence[Curve], width: int, colour: bool) -> Iterator[str]:
     column = width // 2
-    entries = [(number, f"{chr(ord('a') + number)} {curve.label}"[: column - 1].ljust(column)) for number, curve in enumerate(curves)]
+    entries = [(number, _fit(f"{chr(ord('a') + number)} {curve.label}", column)) for number, curve in enumerate(curves)]
     half = (len(entries) + 1) // 2
     for pair in zip_longest(entries[:half], entries[half:]):
         yield "".join(_paint(text, number, colour) for number, text in filter(None, pair)).rstrip()
+
+
+def _fit(text: str, columns: int) -> str:
+    """The text cut and padded so that it takes so many columns, the last of them blank; characters of East Asia take two."""
+    taken = 0
+    for at, character in enumerate(text):
+        wide = 2 if east_asian_width(character) in "WF" else 1
+        if taken + wide >= columns:
+            text = text[:at]
+            break
+        taken += wide
+    return text + " " * (columns - taken)
 
 
 def _paint(text: str, curve: int, colour: bool) -> str:

@@ -1,0 +1,128 @@
+"""`aimlite export`: the points of a run as a table, in pieces, so that memory does not grow with their number."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from aimlite.cli.group import Command, NotFound
+from aimlite.cli.output import progress
+from aimlite.cli.repos import find_run, hash_argument, open_repo
+from aimlite.cli.text import clean, json_text
+
+if TYPE_CHECKING:
+    from aimlite.sdk.metric import Metric
+
+COLUMNS = ("name", "context", "step", "value", "epoch", "time")
+_GROUP_ROWS = 1 << 17  # rows of Parquet that are written at once
+
+
+@click.command("export", cls=Command)
+@hash_argument
+@click.option("--csv", "as_csv", is_flag=True, help="As CSV (the default).")
+@click.option("--parquet", "as_parquet", is_flag=True, help="As Parquet; needs -o, and pyarrow.")
+@click.option("-o", "--output", metavar="FILE", help="Where to; CSV goes to standard output without it, or with '-'.")
+@click.option("--metric", "names", multiple=True, metavar="NAME", help="Only the metrics of this name; repeated: of any of these.")
+def export(prefix: str, as_csv: bool, as_parquet: bool, output: str | None, names: Sequence[str]) -> None:
+    """Write the points of a run as a table.
+
+    Its columns are name, context, step, value, epoch and time.
+
+    HASH is the hash of a run, or as much of its beginning as no other has.
+    """
+    if as_csv and as_parquet:
+        raise click.UsageError("--csv and --parquet exclude each other")
+    if as_parquet:
+        if output in (None, "-"):
+            raise click.UsageError("Parquet is not text: name a file with -o FILE")
+        _demand_pyarrow()
+    with open_repo() as repo:
+        run = find_run(repo.frozen(), prefix)
+        metrics = [metric for metric in run.metrics() if not names or metric.name in names]
+        missing = set(names) - {metric.name for metric in metrics}
+        if missing:
+            raise NotFound(f"run {run.hash} has no metric {', '.join(map(repr, sorted(missing)))}; 'aimlite show {run.hash}' lists them")
+        write = write_parquet if as_parquet else write_csv
+        if output in (None, "-"):
+            write_csv(sys.stdout, metrics, lambda done: None)
+            return
+        with _replaced(Path(output)) as file, progress("exporting", sum(metric.count for metric in metrics)) as advance:
+            write(file, metrics, advance)
+
+
+def write_csv(file: TextIO, metrics: Sequence[Metric], advance: Callable[[int], None]) -> None:
+    import numpy as np
+
+    from aimlite.sdk.pieces import pieces
+
+    shown = clean if file.isatty() else str
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for metric in metrics:
+        name, context = shown(metric.name), json_text(metric.context.to_dict())
+        for points in pieces(metric):
+            epochs = ["" if epoch != epoch else epoch for epoch in points["epoch"].tolist()]
+            times = [f"{time}+00:00" for time in np.datetime_as_string(points["time"].astype("<M8[us]")).tolist()]
+            rows.writerows(
+                zip(repeat(name), repeat(context), points["step"].tolist(), points["value"].tolist(), epochs, times, strict=False)
+            )
+            advance(len(points))
+
+
+def write_parquet(file: TextIO, metrics: Sequence[Metric], advance: Callable[[int], None]) -> None:
+    """epoch is null where none was given."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    from aimlite.sdk.pieces import pieces
+
+    types = (pa.string(), pa.string(), pa.int64(), pa.float64(), pa.float64(), pa.timestamp("us", "UTC"))
+    schema = pa.schema(list(zip(COLUMNS, types, strict=True)))
+    with parquet.ParquetWriter(file.buffer, schema) as writer:
+        batches: list[Any] = []
+        for metric in metrics:
+            texts = metric.name, json_text(metric.context.to_dict())
+            for points in pieces(metric):
+                columns = [*([text] * len(points) for text in texts), points["step"], points["value"], points["epoch"], points["time"]]
+                arrays = [pa.array(column, kind, from_pandas=at == 4) for at, (column, kind) in enumerate(zip(columns, types, strict=True))]
+                batches.append(pa.table(arrays, schema=schema))
+                if sum(map(len, batches)) >= _GROUP_ROWS:
+                    writer.write_table(pa.concat_tables(batches))
+                    batches.clear()
+                advance(len(points))
+        if batches:
+            writer.write_table(pa.concat_tables(batches))
+
+
+@contextlib.contextmanager
+def _replaced(path: Path) -> Iterator[TextIO]:
+    """A file that takes its name when it is whole; what cannot be replaced, /dev/stdout say, is written to as it is."""
+    if path.exists() and not path.is_file():
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            yield file
+        return
+    if not path.parent.is_dir():
+        raise click.UsageError(f"there is no directory {str(path.parent)!r} for -o {str(path)!r}")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "x", encoding="utf-8", newline="") as file:
+            yield file
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _demand_pyarrow() -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise click.ClickException("Parquet needs pyarrow, which is not installed: pip install pyarrow") from None

@@ -1,0 +1,183 @@
+"""`aimlite show`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aimlite.cli.group import Command, NotFound
+from aimlite.cli.listing import describe
+from aimlite.cli.output import Column, console, is_terminal, json_option, print_json, print_lines, print_table, width
+from aimlite.cli.repos import find_run, hash_argument, open_repo
+from aimlite.cli.text import clean, duration_text, json_text, local_time, path_text
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from aimlite.sdk.metric import Metric
+
+SHOWN_METRICS = (
+    Column("metric"),
+    Column("context", 1, claim=24),
+    Column("count", 4, right=True, fixed=True),
+    Column("first step", 6, right=True, fixed=True),
+    Column("last step", 5, right=True, fixed=True),
+    Column("last", right=True, fixed=True),
+    Column("min", 2, right=True, fixed=True),
+    Column("max", 3, right=True, fixed=True),
+)
+_LONGEST_PARAM = 200
+_CURVES = 8  # in one chart: it has as many colours
+_NARROWEST = 32
+
+
+@click.command("show", cls=Command)
+@hash_argument
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--plot", is_flag=True, help="Draw the metrics, as wide as the terminal.")
+@json_option
+def show(prefix: str, names: Sequence[str], plot: bool, as_json: bool) -> None:
+    """Show a run: properties, params, metrics.
+
+    With NAMEs only the metrics of these names.
+
+    HASH is the hash of a run, or as much of its beginning as no other has.
+    """
+    with open_repo() as repo:
+        run = find_run(repo.frozen(), prefix)
+        metrics = [metric for metric in run.metrics() if not names or metric.name in names]
+        missing = set(names) - {metric.name for metric in metrics}
+        if missing:
+            has = ", ".join(sorted({metric.name for metric in run.metrics()})) or "none"
+            raise NotFound(f"run {run.hash} has no metric {', '.join(map(repr, sorted(missing)))}; it has {has}")
+        properties = {**describe(run), "description": run.description}
+        if as_json:
+            print_json({**properties, "params": run[...], "metrics": [metric_summary(metric) for metric in metrics]})
+        elif is_terminal():
+            if not names:
+                _show_properties(properties)
+                _show_params(run[...])
+            _show_metrics(metrics)
+        else:
+            if not names:
+                print_lines([(name, _plain(value)) for name, value in properties.items() if value is not None])
+                _print_params(run[...])
+                click.echo("\n" if metrics else "", nl=False)
+            print_lines(metric_cells(metric) for metric in metrics)
+        if plot and not as_json:
+            for chart in charts(metrics, lambda metric: json_text(metric.context.to_dict())):
+                click.echo(f"\n{chart}")
+
+
+def _plain(value: Any) -> str:
+    return ",".join(value) if isinstance(value, list) else value if isinstance(value, str) else json_text(value)
+
+
+def _show_properties(properties: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = {
+        "hash": properties["hash"],
+        "name": "" if properties["name"] == f"Run: {properties['hash']}" else properties["name"],
+        "experiment": properties["experiment"],
+        "status": properties["status"] + (", archived" if properties["archived"] else ""),
+        "created": local_time(properties["creation_time"]),
+        "ended": "" if properties["end_time"] is None else local_time(properties["end_time"]),
+        "duration": duration_text(properties["duration"]),
+        "tags": ", ".join(properties["tags"]),
+        "description": properties["description"] or "",
+    }
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in shown.items():
+        if value:
+            table.add_row(name, Text("\n".join(map(clean, value.split("\n") if name == "description" else [value]))))
+    console().print(table)
+
+
+def _show_params(params: dict[Any, Any]) -> None:
+    if params:
+        from rich.tree import Tree
+
+        tree = Tree("params", style="none", guide_style="dim")
+        _grow(tree, params)
+        console().print()
+        console().print(tree)
+
+
+def _grow(tree: Tree, params: dict[Any, Any]) -> None:
+    from rich.text import Text
+
+    for key, value in sorted(params.items(), key=_by_key):
+        label = Text(path_text((key,)))
+        if isinstance(value, dict) and value:
+            _grow(tree.add(label), value)
+        else:
+            text = json_text(value)
+            label.append(" = ", "dim").append(text if len(text) <= _LONGEST_PARAM else text[:_LONGEST_PARAM] + "…")
+            tree.add(label)
+
+
+def _print_params(params: dict[Any, Any]) -> None:
+    click.echo("\n" if params else "", nl=False)
+    for path, value in leaves(params, ()):
+        click.echo(f"{path_text(path)} = {json_text(value)}")
+
+
+def leaves(params: dict[Any, Any], path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    for key, value in sorted(params.items(), key=_by_key):
+        if isinstance(value, dict) and value:
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _by_key(item: tuple[Any, Any]) -> tuple[bool, Any]:
+    return isinstance(item[0], str), item[0]
+
+
+def _show_metrics(metrics: Sequence[Metric]) -> None:
+    if metrics:
+        click.echo()
+        print_table(SHOWN_METRICS, [metric_texts(metric) for metric in metrics])
+
+
+def metric_texts(metric: Metric) -> list[str]:
+    """For people."""
+    return [*metric_cells(metric)[:5], *(f"{value:.6g}" for value in (metric.last, metric.min, metric.max))]
+
+
+def metric_cells(metric: Metric) -> list[str]:
+    """For a program: in the order of `SHOWN_METRICS`, whole."""
+    steps = [str(number) for number in (metric.count, metric.first_step, metric.last_step)]
+    return [metric.name, json_text(metric.context.to_dict()), *steps, *(repr(value) for value in (metric.last, metric.min, metric.max))]
+
+
+def metric_summary(metric: Metric) -> dict[str, Any]:
+    return {
+        "name": metric.name,
+        "context": metric.context.to_dict(),
+        **{name: getattr(metric, name) for name in ("dtype", "count", "first_step", "last_step", "first", "last", "min", "max")},
+    }
+
+
+def charts(metrics: Sequence[Metric], label: Callable[[Metric], str]) -> Iterator[str]:
+    """A chart for each name, with a curve for each metric; another one for more than there are colours."""
+    from aimlite.terminal.chart import Curve, chart
+
+    columns = max(width(), _NARROWEST)
+    for name in dict.fromkeys(metric.name for metric in metrics):
+        curves = []
+        for metric in metrics:
+            if metric.name == name:
+                steps, values = metric.values.sample(8 * columns)
+                curves.append(Curve(label(metric), steps.tolist(), values.tolist()))
+        for first in range(0, len(curves), _CURVES):
+            try:
+                yield chart(curves[first : first + _CURVES], title=clean(name), x_label="step", width=columns, colour=is_terminal())
+            except ValueError:
+                yield f"{clean(name)}: no value that can be drawn"

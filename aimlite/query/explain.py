@@ -1,0 +1,159 @@
+"""What a query did, as a tree of lines; and what looks like a mistake in it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from aimlite.query.evaluate import run_path
+from aimlite.query.execute import Query, Step
+from aimlite.query.names import RUN_PROPERTIES
+from aimlite.query.nodes import Attribute, Call, Item, Node
+from aimlite.query.plan import is_about_runs, unbound
+from aimlite.storage import keys, params
+from aimlite.storage.view import View
+
+_MOST_PATHS = 1000
+
+
+def lines(query: Query, matched: int, text: str, kind: str) -> list[str]:
+    """The tree of an execution that has ended."""
+    trace = query.trace
+    found = [f"{kind}: {text.strip() or '(all)'}"]
+    if not trace.steps:
+        found.append("├─ no range of the index: every run is a candidate")
+    for step in trace.steps:
+        found += _step_lines(step, "")
+    for node in unbound(query.node) if query.node is not None else ():
+        whose = "not from the index" if is_about_runs(node) else "of the metrics"
+        found.append(f"├─ {whose}: {' '.join(text[node.begin : node.end].split())}")
+    found.append(f"├─ runs of unmerged journals: {len(query.source.live)}, always evaluated")
+    found.append(f"├─ evaluated: {trace.evaluated} rows" + (f", of which {trace.failures} failed" if trace.failures else ""))
+    found.append(f"└─ matched: {matched}")
+    return found
+
+
+def _step_lines(step: Step, indent: str) -> Iterator[str]:
+    notes = []
+    if step.estimate is not None:
+        notes.append(f"estimated {'≥ ' if step.is_over else ''}{step.estimate}")
+    if step.rows is not None:
+        notes.append(f"{step.rows} rows, {step.seconds * 1000:.1f} ms")
+    yield f"{indent}├─ {step.text}" + (f"  [{'; '.join(notes)}]" if notes else "")
+    for below in step.steps:
+        yield from _step_lines(below, indent + "│  ")
+
+
+def unknown_params(view: View, node: Node | None) -> list[str]:
+    """A sentence for each param path of a query that no run has."""
+    found: list[str] = []
+    for path in sorted(set(_param_paths(node)), key=str) if node is not None else ():
+        if _is_known(view, path):
+            continue
+        known = {".".join(map(str, other)): _shown(other) for other in param_paths(view, _MOST_PATHS)}
+        known |= {name: repr(name) for name in RUN_PROPERTIES}
+        near = difflib.get_close_matches(".".join(map(str, path)), known, 1, 0.6)
+        found.append(f"no run has a param {_shown(path)}" + (f"; did you mean {known[near[0]]}?" if near else ""))
+    return found
+
+
+def _shown(path: keys.Path) -> str:
+    """`'a.b'`, or `run['a.b', 'c']` where a key is not a word."""
+    if all(isinstance(key, int) or key.isidentifier() for key in path):
+        return repr(".".join(map(str, path)))
+    return f"run[{', '.join(map(repr, path))}]"
+
+
+def _param_paths(node: Node) -> Iterator[keys.Path]:
+    """The longest paths that a query names. What is called is a method and not a part of one."""
+    inner: set[int] = set()
+    called: set[int] = set()
+    for each in node.walk():
+        if isinstance(each, Call):
+            called.add(id(each.function))
+        elif isinstance(each, Attribute | Item) and id(each) not in called:
+            if id(each) not in inner:
+                found = run_path(each)
+                if found is not None and found.property is None and found.path:
+                    yield found.path
+            inner.add(id(each.of))
+
+
+def _is_known(view: View, path: keys.Path) -> bool:
+    """Whether a run has it, or a part of it that may be looked into."""
+    for cut in range(len(path), 0, -1):
+        ranges = [keys.param_index_of(path[:cut])] + ([keys.param_index_below(path)] if cut == len(path) else [])
+        if any(next(iter(view.tree.scan(bounds)), None) is not None for bounds in ranges):
+            return True
+    for run_hash in view.unmerged_runs():
+        leaves = (leaf for leaf, _ in view.param_leaves(run_hash))
+        if any(leaf[: len(path)] == path or path[: len(leaf)] == leaf for leaf in leaves):
+            return True
+    return False
+
+
+def param_paths(view: View, limit: int | None = None) -> Iterator[keys.Path]:
+    """The paths of all params, each once. One seek for each path, however many runs have it; then the runs of unmerged journals."""
+    seen: set[keys.Path] = set()
+    begin, end = keys.prefix_range(keys.PARAM_INDEX)
+    while True:
+        entry = next(iter(view.tree.scan((begin, end))), None)
+        if entry is None:
+            break
+        path = keys.rest(entry[0], 1)[0]
+        seen.add(path)
+        yield path
+        if limit is not None and len(seen) >= limit:
+            return
+        begin = keys.behind(keys.param_index_of(path))
+    for run_hash in view.unmerged_runs():
+        for path, _ in view.param_leaves(run_hash):
+            if path not in seen:
+                seen.add(path)
+                yield path
+
+
+def params_info(view: View) -> dict[str, object]:
+    """What `Repo.collect_params_info` gives: in the tree's order, merged or not."""
+    info: dict[str, Any] = {}
+    for path in sorted(param_paths(view), key=keys.param_index_of):
+        node: dict[Any, Any] = info
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node.setdefault(path[-1], {})["__example_type__"] = str(_example_type(view, path))
+    return info
+
+
+def _example_type(view: View, path: keys.Path) -> type:
+    entry = next(iter(view.tree.scan(keys.param_index_of(path))), None)
+    if entry is not None:
+        run_hash = keys.index_run(entry[0])
+        if run_hash not in view.unmerged_runs():
+            value, _ = keys.rest(entry[0], len(keys.param_index_of(path)[0]))
+            try:
+                return type(params.index_content(value, entry[1]))
+            except LookupError:
+                return type(view.params(run_hash, path))
+    for run_hash in view.unmerged_runs():
+        for leaf, value in view.param_leaves(run_hash, path):
+            if not leaf:
+                return type(value)
+    return type(None)
+
+
+def sequence_names(view: View) -> list[tuple[str, dict[str, object]]]:
+    """(name, context) of all metrics, each once, in the tree's order; as `param_paths` otherwise."""
+    found: dict[bytes, tuple[str, dict[str, object]]] = {}
+    begin, end = keys.prefix_range(keys.SEQUENCE)
+    while True:
+        entry = next(iter(view.tree.scan((begin, end))), None)
+        if entry is None:
+            break
+        name, context, _ = keys.rest(entry[0], 1)
+        found[keys.packed_sequence(name, context)] = name, context
+        begin = keys.behind(keys.sequences_of(name, context))
+    for run_hash in view.unmerged_runs():
+        for sequence in view.sequences(run_hash):
+            found.setdefault(sequence.packed, (sequence.name, sequence.context))
+    return [found[packed] for packed in sorted(found)]

@@ -1,0 +1,19 @@
+"""What there is to ask for: the params and metrics of a whole repo, in one order however much of it is merged."""
+
+from __future__ import annotations
+
+from aimlite import Repo, Run
+
+
+def test_params_and_sequences_are_in_one_order_before_and_after_a_merge(repo: Repo) -> None:
+    for name in ("z", "a"):
+        with Run(name, repo=repo) as run:
+            run[name] = {"x": 1, 3: "text"}
+            run.track(1, name="loss", context={"of": name})
+            run.track(1, name="loss")
+    unmerged = repr(repo.collect_params_info()), repr(repo.collect_sequence_info("metric"))
+    repo.merge()
+    assert (repr(repo.collect_params_info()), repr(repo.collect_sequence_info("metric"))) == unmerged
+    leaves = {"x": {"__example_type__": "<class 'int'>"}, 3: {"__example_type__": "<class 'str'>"}}
+    assert list(repo.collect_params_info().items()) == [("a", leaves), ("z", leaves)]
+    assert repo.collect_sequence_info("metric") == {"metric": {"loss": [{}, {"of": "a"}, {"of": "z"}]}}

@@ -1,0 +1,115 @@
+"""What readers that were killed leave in the temporary directory goes with the next reader; that of living ones stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from aimlite import Repo, Run
+from aimlite.storage.layout import Layout
+from aimlite.storage.scratch import scratch_directory
+from aimlite.storage.view import Reader
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary directory of the test's own, for its children too."""
+    directory = tmp_path / "tmp"
+    directory.mkdir()
+    monkeypatch.setenv("TMPDIR", str(directory))
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    return directory
+
+
+@pytest.fixture
+def merged(repo: Repo) -> Repo:
+    with Run("r", repo=repo) as run:
+        run["p"] = 1
+    repo.merge()
+    return repo
+
+
+def left(place: Path) -> list[Path]:
+    return [path for path in place.rglob("*") if path.name.startswith("aimlite-reader-")]
+
+
+def killed_child(script: str, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), *arguments], timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+KILLED_WHILE_IT_OPENS = """
+    import os, signal, sys
+    from aimlite import Repo
+    from aimlite.storage import tree
+    opened, tree.Rdict = tree.Rdict, lambda *arguments, **named: (opened(*arguments, **named), os.kill(os.getpid(), signal.SIGKILL))
+    Repo(sys.argv[1]).list_all_runs()
+"""
+
+# Where rocksdict may not write. Nobody tells root so without a mount, hence the refusal is played.
+KILLED_AFTER_IT_OPENED_BY_LINKS = """
+    import os, signal, sys
+    from aimlite import Repo
+    from aimlite.storage import tree
+    def refused(*arguments, **named):
+        tree.Rdict = opened
+        raise Exception("IO error: Permission denied")
+    opened, tree.Rdict = tree.Rdict, refused
+    repo = Repo(sys.argv[1])
+    assert repo.get_run("r")["p"] == 1
+    assert not repo._reader._handle.tree._follows
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_reader_leaves_goes_with_the_next(merged: Repo, repo_path: str, place: Path) -> None:
+    for k in range(2):
+        killed_child(KILLED_WHILE_IT_OPENS, repo_path)
+        assert len(left(place)) == k + 1
+    assert Reader(Layout(Path(merged.path))).view().run_count() == 1
+    assert left(place) == []
+    killed_child(KILLED_AFTER_IT_OPENED_BY_LINKS, repo_path)
+    assert left(place) == []
+
+
+def test_that_of_a_living_process_stays(place: Path) -> None:
+    with scratch_directory() as mine:
+        script = "from aimlite.storage.scratch import scratch_directory\nwith scratch_directory() as other: print(other)"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+        assert Path(done.stdout.strip()).parent == mine.parent
+        assert left(place) == [mine]
+    assert left(place) == []
+
+
+def test_a_child_forked_meanwhile_does_not_keep_what_others_leave(place: Path) -> None:
+    with scratch_directory() as mine:
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        (mine.parent / "aimlite-reader-of-a-dead-process").mkdir()
+        with scratch_directory():
+            pass
+        assert left(place) == []
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_place_that_is_not_ours_is_not_used(place: Path) -> None:
+    elsewhere = place / "elsewhere"
+    elsewhere.mkdir()
+    (place / f"aimlite-readers-{os.getuid()}").symlink_to(elsewhere)
+    (elsewhere / "aimlite-reader-of-somebody").mkdir()
+    with scratch_directory() as mine:
+        assert mine.parent == place
+    assert left(place) == [elsewhere / "aimlite-reader-of-somebody"]
