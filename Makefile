@@ -11,7 +11,7 @@ EXTENSIONS := aimlite._ext.keys aimlite._ext.blocks aimlite._ext.journal aimlite
 .PHONY: demo test stress check bench docs sanitize fuzz clean
 
 test: $(VENV)/.built  ## every test but the long ones
-	$(PYTEST)
+	$(PYTEST) -n auto --dist worksteal
 
 demo: $(VENV)/.built  ## eight small trainings into one repo, then their curves
 	$(BIN)/python -m aimlite.demo
