@@ -1,4 +1,4 @@
-"""Imports go one way: errors → _ext → storage → query → sdk → terminal → web, integrations, importers, demo → cli."""
+"""Imports go one way: errors → _ext → storage → query → capture → sdk → terminal → web, integrations, importers, demo → cli."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ LAYERS = {
     "_ext": 1,
     "storage": 2,
     "query": 3,
-    "sdk": 4,
-    "": 5,  # aimlite/__init__.py itself: the public names
-    "terminal": 6,
-    "web": 7,
-    "integrations": 7,
-    "importers": 7,
-    "demo": 7,
-    "cli": 8,  # it starts the others
-    "__main__": 9,
+    "capture": 4,
+    "sdk": 5,
+    "": 6,  # aimlite/__init__.py itself: the public names
+    "terminal": 7,
+    "web": 8,
+    "integrations": 8,
+    "importers": 8,
+    "demo": 8,
+    "cli": 9,  # it starts the others
+    "__main__": 10,
 }
 FILES = sorted(file for pattern in ("*.py", "*.pyi", "*.pyx", "*.pxd") for file in PACKAGE.rglob(pattern))
 PYTHON_FILES = [file for file in FILES if file.suffix in (".py", ".pyi")]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimlite._ext import journal
 from aimlite._ext.recorder import Recorder, SequenceWriter
+from aimlite.capture import sampling
 from aimlite.errors import ReadOnlyError, RunClosedError, RunNotFound
 from aimlite.sdk.params import ParamsMapping, ParamsView, delete_payload, plain, set_payloads
 from aimlite.sdk.properties import RunProperties, text
@@ -37,12 +38,16 @@ class Run(ParamsMapping, RunProperties):
     repo: where; as `Repo(path)` takes it, or a Repo. read_only: only read; RunNotFound if there is no such run.
     experiment: 'default' for a new run when not given, unchanged for an old one.
     force_resume: taken for scripts written for Aim; there are no locks that it could drop.
-    system_tracking_interval (seconds from 0.1 to 86,400, or None), log_system_params, capture_terminal_logs: checked, without effect yet.
+    system_tracking_interval: every so many seconds (0.1 to 86,400) `__system__…` metrics tell how busy the machine is, first after one
+    interval; None: never.
+    log_system_params, capture_terminal_logs: checked, without effect yet.
     durability: 'process' (what a call wrote survives the process, however it is killed) or 'power' (it survives a power failure too);
     None: AIMLITE_DURABILITY, else 'process'. sync_interval: force everything to the disk at least every so many seconds.
 
     Raises TypeError, ValueError, RunNotFound, RepoFormatError, OSError.
     """
+
+    _watch: sampling.Watch | None = None
 
     def __init__(
         self,
@@ -67,7 +72,7 @@ class Run(ParamsMapping, RunProperties):
             ("capture_terminal_logs", capture_terminal_logs),
         ):
             _flag(name, flag)
-        _interval("system_tracking_interval", system_tracking_interval, 0.1)
+        sampling_s = _interval("system_tracking_interval", system_tracking_interval, 0.1)
         if run_hash is not None:
             check_hash(run_hash)
         elif read_only:
@@ -92,6 +97,8 @@ class Run(ParamsMapping, RunProperties):
             self._set_properties({"experiment": experiment})
         if interval is not None:
             self.repo._writer().sync_every(interval)
+        if sampling_s is not None:
+            self._watch = sampling.watch(self._record_usage, sampling_s)
 
     @classmethod
     def _existing(cls, run_hash: str, repo: Repo) -> Run:
@@ -129,6 +136,10 @@ class Run(ParamsMapping, RunProperties):
 
         order = self._state().order
         self._recorder = writer.open_run(run_hash, order, last_step, power)
+
+    def _record_usage(self, values: dict[str, float], context: Mapping[str, Any]) -> None:
+        if self._recorder is not None:
+            self._recorder.track(values, None, None, None, context)
 
     # -- tracking ----
 
@@ -281,6 +292,8 @@ class Run(ParamsMapping, RunProperties):
         """Ends the run: 'finished', 'failed' or 'interrupted'. It takes no more; ending it again does nothing."""
         if status not in STATUS_CODES:
             raise ValueError(f"a run ends as {', '.join(STATUS_CODES)}, not {status!r}")
+        if self._watch is not None:
+            self._watch.stop()
         if self._recorder is not None and not self._closed:
             self.repo._writer().end_run(self._recorder, status)
         self._closed = True

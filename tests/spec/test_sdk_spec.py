@@ -5,10 +5,9 @@ temporary. Left out, because what they need is not there yet:
 
 - the search box;
 - the environment: what `log_system_params=True` logs, and `run.__system_params.git_info.branch == 'feature/testing'`;
-- resource usage: what `system_tracking_interval` makes a run record;
 - sequences of other things than numbers, integrations, and the UI.
 
-That `log_system_params` and `system_tracking_interval` are accepted and checked is tested.
+That `log_system_params` is accepted and checked is tested.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import math
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,20 @@ def test_resource_tracking_can_be_asked_for(here: Path, interval: float | None) 
     run = Run(system_tracking_interval=interval)
     run.close()
     assert run.status == "finished"
+
+
+def test_system_usage_is_tracked_at_the_interval(here: Path) -> None:
+    """`system_tracking_interval`: sets the tracking interval in seconds for system usage metrics (CPU, Memory, etc.)."""
+    assert inspect.signature(Run).parameters["system_tracking_interval"].default == 10
+    run, quiet = Run(system_tracking_interval=0.1), Run(system_tracking_interval=None)
+    for _ in range(6000):
+        if (metric := run.get_metric("__system__cpu")) is not None and metric.count >= 3:
+            break
+        time.sleep(0.01)
+    run.close()
+    aims = {"__system__cpu", "__system__memory_percent", "__system__p_memory_percent", "__system__disk_percent"}
+    assert {metric.name for metric in run.metrics() if metric.context == {}} >= aims
+    assert len(quiet.metrics()) == 0
 
 
 @pytest.mark.parametrize("interval", [0, -1, 86401, "10", True, math.nan])

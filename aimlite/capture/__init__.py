@@ -1,0 +1,14 @@
+"""What a run records by itself: how busy the machine was (`sampling`).
+
+Nothing here knows a Run: it is given functions to write with. Threads of this package import modules with `importing` held, which a fork
+waits for: a module whose import was cut in half by a fork could never be imported in the child.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+importing = threading.Lock()
+
+os.register_at_fork(before=importing.acquire, after_in_parent=importing.release, after_in_child=importing.release)
