@@ -24,7 +24,8 @@ cdef extern from "journal_file.h":
     void aimlite_file_free(aimlite_file *f) nogil
     int aimlite_file_write(int fd, const unsigned char *data, size_t n, uint64_t offset) nogil
     int aimlite_fdatasync(int fd) nogil
-    int aimlite_leave_last_words(int fd, const unsigned char *data, size_t n, uint64_t offset) nogil
+    int aimlite_leave_last_words(int fd, const unsigned char *data, size_t n, size_t m, uint64_t offset) nogil
+    int AIMLITE_TELLS_EXIT_STATUS
     uint64_t aimlite_now_us() nogil
 
 
@@ -44,6 +45,7 @@ FILE_HEADER_SIZE = 40
 RECORD_HEADER_SIZE = 24
 MAX_PAYLOAD = 0xFFFFFF
 
+TELLS_EXIT_STATUS = bool(AIMLITE_TELLS_EXIT_STATUS)  # whether detach_at_exit can be done
 OPEN, SEQUENCE, POINTS, COLUMNS, PARAMS, PROPERTY, END, ROTATED = 1, 2, 3, 4, 5, 6, 9, 10
 
 cdef enum:
@@ -289,18 +291,25 @@ cdef class JournalWriter:
             index += 1
         return size
 
-    def detach_at_exit(self, records) -> bool:
-        """Stops writing; the descriptor stays open until the process ends. Should that be with a status other than 0, the records are appended as a group.
+    def detach_at_exit(self, failed, interrupted) -> bool:
+        """Stops writing; the descriptor stays open until the process ends. Should that be with a status other than 0, one of the groups of records is appended:
+        `interrupted` for 130 and 143, as shells call what SIGINT and SIGTERM ended, else `failed`.
 
-        Returns False where that cannot be done (C libraries without on_exit): then nothing has happened.
+        Returns False where that cannot be done (C libraries without on_exit: TELLS_EXIT_STATUS): then nothing has happened.
         """
-        cdef size_t size
+        cdef size_t n, m
+        cdef uint64_t order
+        cdef bytes words
         cdef bint done = False
         self._acquire_open()
         try:
             if self.file.fd >= 0 and not self.poisoned:
-                size = self.put_group(list(records), max(aimlite_now_us(), self.order + 1))
-                done = aimlite_leave_last_words(self.file.fd, self.buffer, size, self.offset) == 0
+                order = max(aimlite_now_us(), self.order + 1)
+                n = self.put_group(list(failed), order)
+                words = self.buffer[:n]
+                m = self.put_group(list(interrupted), order)
+                words += self.buffer[:m]
+                done = aimlite_leave_last_words(self.file.fd, words, n, m, self.offset) == 0
                 if done:
                     self.file.fd = -1
         finally:

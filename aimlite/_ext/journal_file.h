@@ -24,11 +24,12 @@ typedef struct aimlite_file {
     struct aimlite_file *next, *prev;
 } aimlite_file;
 
-/* What is still to be appended to a journal should the process exit with a status other than 0. */
+/* What is still to be appended to a journal should the process exit with a status other than 0: n bytes, or the m behind them where the status is one that a
+ * shell gives to what SIGINT or SIGTERM ended. */
 typedef struct aimlite_last_words {
     int fd;
     uint64_t offset;
-    size_t n;
+    size_t n, m;
     struct aimlite_last_words *next;
     unsigned char data[];
 } aimlite_last_words;
@@ -104,15 +105,27 @@ static int aimlite_file_write(int fd, const unsigned char *data, size_t n, uint6
 /* Called by exit(), after Python is gone: only here is the status known that sys.exit() was given. */
 static void aimlite_say_last_words(int status, void *unused) {
     aimlite_last_words *w;
+    int interrupted = status == 128 + 2 || status == 128 + 15;
     (void)unused;
-    for (w = aimlite_all_last_words; status != 0 && w; w = w->next) aimlite_file_write(w->fd, w->data, w->n, w->offset);
+    for (w = aimlite_all_last_words; status != 0 && w; w = w->next) {
+        if (interrupted)
+            aimlite_file_write(w->fd, w->data + w->n, w->m, w->offset);
+        else
+            aimlite_file_write(w->fd, w->data, w->n, w->offset);
+    }
 }
 
+#ifdef __GLIBC__
+#define AIMLITE_TELLS_EXIT_STATUS 1
+#else
+#define AIMLITE_TELLS_EXIT_STATUS 0
+#endif
+
 /* Takes over fd. 0: done. -1: this platform or its memory does not do it, fd is the caller's. */
-static int aimlite_leave_last_words(int fd, const unsigned char *data, size_t n, uint64_t offset) {
+static int aimlite_leave_last_words(int fd, const unsigned char *data, size_t n, size_t m, uint64_t offset) {
 #ifdef __GLIBC__
     static int registered = 0;
-    aimlite_last_words *w = (aimlite_last_words *)malloc(sizeof(aimlite_last_words) + n);
+    aimlite_last_words *w = (aimlite_last_words *)malloc(sizeof(aimlite_last_words) + n + m);
     if (!w) return -1;
     if (!registered && on_exit(aimlite_say_last_words, NULL) != 0) {
         free(w);
@@ -122,12 +135,13 @@ static int aimlite_leave_last_words(int fd, const unsigned char *data, size_t n,
     w->fd = fd;
     w->offset = offset;
     w->n = n;
-    memcpy(w->data, data, n);
+    w->m = m;
+    memcpy(w->data, data, n + m);
     w->next = aimlite_all_last_words;
     aimlite_all_last_words = w;
     return 0;
 #else
-    (void)fd, (void)data, (void)n, (void)offset, (void)aimlite_say_last_words;
+    (void)fd, (void)data, (void)n, (void)m, (void)offset, (void)aimlite_say_last_words;
     return -1;
 #endif
 }

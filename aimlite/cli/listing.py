@@ -47,6 +47,7 @@ Row = dict[str, Any]
     "--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Only runs in this status; repeated: in any of these."
 )
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only runs with this tag; repeated: with all of these.")
+@click.option("--stalled", is_flag=True, help="Only runs that run, but have kept silent for longer than they said.")
 @click.option("--archived", is_flag=True, help="Archived runs too.")
 @click.option("--query", metavar="AIMQL", help="Only runs that an AimQL expression matches.")
 @json_option
@@ -58,6 +59,7 @@ def ls(
     experiments: Sequence[str],
     statuses: Sequence[str],
     tags: Sequence[str],
+    stalled: bool,
     archived: bool,
     query: str | None,
     as_json: bool,
@@ -75,6 +77,7 @@ def ls(
             and (not experiments or run.experiment in experiments)
             and (not statuses or run.status in statuses)
             and (not tags or set(tags) <= set(run.tags))
+            and (not stalled or run.stalled)
         )
 
     with open_repo() as repo, status("reading the runs"):
@@ -87,7 +90,7 @@ def ls(
             rows = sorted(chosen, key=lambda row: _key(row, sort), reverse=reverse)[:limit]
     print_runs(rows, as_json)
     if not rows and not damaged and is_terminal() and not as_json:
-        click.echo(f"no runs {'like that ' if experiments or statuses or tags or query else ''}in {repo.path}", err=True)
+        click.echo(f"no runs {'like that ' if experiments or statuses or tags or stalled or query else ''}in {repo.path}", err=True)
     for warning in found.warnings if found is not None else ():
         warn(warning, as_json)
     complain(damaged)
@@ -149,6 +152,7 @@ def describe(run: Run) -> dict[str, Any]:
         "name": run.name,
         "experiment": run.experiment,
         "status": run.status,
+        "stalled": run.stalled,
         "archived": run.archived,
         "tags": run.tags,
         "created_at": iso(created),

@@ -29,7 +29,7 @@ KINDS = {  # what a query is about, and the name of one of them
 }
 RUN_PROPERTIES = (
     *("name", "description", "hash", "experiment", "tags", "notes", "archived", "active", "status", "stalled", "path", "alias"),
-    *("creation_time", "created_at", "updated_at", "end_time", "finalized_at", "duration"),
+    *("creation_time", "created_at", "updated_at", "end_time", "finalized_at", "duration", "error"),
 )
 SEQUENCE_ATTRIBUTES = ("name", "context", "run", "last", "first", "min", "max", "last_step", "first_step", "count", "dtype")
 SEQUENCE_NUMBERS = ("last", "first", "min", "max", "last_step", "first_step", "count")

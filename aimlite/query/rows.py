@@ -16,7 +16,7 @@ from aimlite._ext.recorder import canonical_context
 from aimlite.query.names import SEQUENCE_NUMBERS
 from aimlite.storage import keys, params
 from aimlite.storage.points import FLOATS, INTS, Summary, decode_summary
-from aimlite.storage.runs import RunState, WriterEntry, decode_writer_entry, derive_state, tags_in
+from aimlite.storage.runs import RunState, WriterEntry, decode_writer_entry, derive_state, error_in, is_stalled, tags_in
 from aimlite.storage.view import SequenceId, View
 
 _EPOCH = dt.datetime(1970, 1, 1)
@@ -130,6 +130,9 @@ class RunRow:
             return _OF_STATE[name](self._state)
         if self._held is None:
             self._held = self._read_properties()
+        if name in _OF_BOTH:
+            self._state = self._state or self._read_state()
+            return _OF_BOTH[name](self._held, self._state)
         return _OF_PROPERTIES[name](self._held, self.hash)
 
     def param(self, path: keys.Path) -> Any:
@@ -214,6 +217,9 @@ class LiveRun(RunRow):
             return _OF_STATE[name](self._state)
         if self._held is None:
             self._held = self._source.view.properties(self.hash)
+        if name in _OF_BOTH:
+            self._state = self._state or self._source.view.run_state(self.hash)
+            return _OF_BOTH[name](self._held, self._state)
         return _OF_PROPERTIES[name](self._held, self.hash)
 
     def param(self, path: keys.Path) -> Any:
@@ -275,7 +281,6 @@ def _moment(time_us: int | None) -> dt.datetime | None:
 _OF_STATE: dict[str, Any] = {
     "status": lambda state: state.status,
     "active": lambda state: state.status == "running",
-    "stalled": lambda state: False,
     "creation_time": lambda state: state.created / 1e6,
     "created_at": lambda state: _moment(state.created),
     "updated_at": lambda state: _moment(state.order),
@@ -299,6 +304,12 @@ _OF_PROPERTIES: dict[str, Any] = {
     "archived": lambda held, _: held.get("archived", False),
     "tags": lambda held, _: tags_in(held),
     "notes": lambda held, _: [],
+}
+
+
+_OF_BOTH: dict[str, Any] = {
+    "stalled": lambda held, state: is_stalled(held, state, time.time_ns() // 1000),
+    "error": error_in,
 }
 
 

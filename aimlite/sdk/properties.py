@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, cast
 
 from aimlite.sdk.params import plain
-from aimlite.storage.runs import TAG, tags_in
+from aimlite.storage.runs import TAG, error_in, is_stalled, tags_in
 
 if TYPE_CHECKING:
     from aimlite.storage.runs import RunState
@@ -58,6 +58,17 @@ class RunProperties:
         self._set_properties({"experiment": "default" if experiment is None else text("experiment", experiment)})
 
     @property
+    def path(self) -> str:
+        """The experiment: paths like 'cv/resnet50' make a hierarchy of experiments."""
+        return self.experiment
+
+    @property
+    def alias(self) -> str | None:
+        """The name that was set, or None."""
+        name = self._properties().get("name")
+        return None if name is None else str(name)
+
+    @property
     def archived(self) -> bool:
         return bool(self._properties().get("archived", False))
 
@@ -103,6 +114,16 @@ class RunProperties:
     def active(self) -> bool:
         """Whether a process is writing it."""
         return self.status == "running"
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it runs, and has kept silent for longer than its last `report_progress` promised."""
+        return is_stalled(self._properties(), self._state(), time.time_ns() // 1000)
+
+    @property
+    def error(self) -> dict[str, str] | None:
+        """{'type', 'message', 'traceback'} of the exception that ended it as 'failed'; None where none is known."""
+        return error_in(self._properties(), self._state())
 
     @property
     def creation_time(self) -> float:

@@ -17,8 +17,8 @@ from aimlite.sdk.params import ParamsMapping, ParamsView, delete_payload, plain,
 from aimlite.sdk.properties import RunProperties, text
 from aimlite.sdk.repo import Repo, as_repo
 from aimlite.sdk.sequence_types import checked_types
-from aimlite.storage import params
-from aimlite.storage.runs import STATUS_CODES
+from aimlite.storage import ending, params
+from aimlite.storage.runs import PROGRESS, STATUS_CODES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _HASH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
 _DURABILITIES = ("process", "power")
+_LONGEST_PROMISE_S = 366 * 86400
 
 
 class Run(ParamsMapping, RunProperties):
@@ -185,6 +186,24 @@ class Run(ParamsMapping, RunProperties):
         """A handle whose `track(value, step=None, epoch=None)` skips looking up name and context."""
         return self._writable().sequence(name, context)
 
+    def report_progress(self, *, expect_next_in: float = 0, block: bool = False) -> None:
+        """Says that the run goes on, and will say so again within `expect_next_in` seconds; after that it is `stalled`. 0: no promise.
+
+        block: also force it to the disk, as `sync`. Raises TypeError, ValueError, RunClosedError, ReadOnlyError, OSError.
+        """
+        if isinstance(expect_next_in, bool) or not isinstance(expect_next_in, int | float):
+            raise TypeError(f"expect_next_in is a number of seconds, not {type(expect_next_in).__name__} {expect_next_in!r:.100}")
+        if not 0 <= expect_next_in <= _LONGEST_PROMISE_S:
+            raise ValueError(f"expect_next_in is a number of seconds from 0 to {_LONGEST_PROMISE_S:,}, not {expect_next_in!r}")
+        self._writable()
+        self._set_properties({PROGRESS: [time.time_ns() // 1000, float(expect_next_in)]})
+        if _flag("block", block):
+            self.sync()
+
+    def report_successful_finish(self, *, block: bool = True) -> None:
+        """Says that no more reports are to come: the run does not stall any more. It stays open. block and errors: as `report_progress`."""
+        self.report_progress(block=block)
+
     def sync(self) -> None:
         """Forces all that this process recorded to the disk: when it returns, that survives a power failure. Raises OSError."""
         self._writable()
@@ -292,10 +311,13 @@ class Run(ParamsMapping, RunProperties):
         """Ends the run: 'finished', 'failed' or 'interrupted'. It takes no more; ending it again does nothing."""
         if status not in STATUS_CODES:
             raise ValueError(f"a run ends as {', '.join(STATUS_CODES)}, not {status!r}")
+        self._end(status)
+
+    def _end(self, status: str, error: BaseException | None = None) -> None:
         if self._watch is not None:
             self._watch.stop()
         if self._recorder is not None and not self._closed:
-            self.repo._writer().end_run(self._recorder, status)
+            self.repo._writer().end_run(self._recorder, status, None if error is None else ending.describe_error(error))
         self._closed = True
 
     def close(self) -> None:
@@ -308,10 +330,15 @@ class Run(ParamsMapping, RunProperties):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.finish()
+        if error is None:
+            self._end("finished")
+        elif isinstance(error, KeyboardInterrupt):
+            self._end("interrupted")
+        elif isinstance(error, SystemExit):
+            status = ending.status_of_exit(error.code)
+            self._end(status, error if status == "failed" else None)
         else:
-            self.finish("interrupted" if issubclass(kind, KeyboardInterrupt) else "failed")
+            self._end("failed", error)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and (self.hash, self.repo) == (other.hash, other.repo)

@@ -98,3 +98,23 @@ def tags_in(properties: dict[str, Any]) -> list[str]:
     """The tags among the properties of a run, in the order in which they were added."""
     held = sorted((added, name) for name, added in properties.items() if name.startswith(TAG) and added is not None)
     return [name[len(TAG) :] for _, name in held]
+
+
+ERROR = "error"  # time of the END it belongs to (µs), type, message, traceback
+
+
+def error_in(properties: dict[str, Any], state: RunState) -> dict[str, str] | None:
+    """The exception that ended a run; None when it ended otherwise, or has been resumed since."""
+    held = properties.get(ERROR)
+    if held is None or held[0] != state.end_time or state.status != "failed":
+        return None
+    return {"type": held[1], "message": held[2], "traceback": held[3]}
+
+
+PROGRESS = "progress"  # when it was reported (µs), within how many seconds the next report is to come; 0 or less: whenever
+
+
+def is_stalled(properties: dict[str, Any], state: RunState, now_us: int) -> bool:
+    """Whether a running run has kept silent for longer than its last report promised."""
+    held = properties.get(PROGRESS)
+    return state.status == "running" and held is not None and held[1] > 0 and now_us > held[0] + held[1] * 1e6

@@ -24,15 +24,17 @@ from typing import Any
 
 from aimlite._ext import journal as ext
 from aimlite._ext.recorder import Recorder
-from aimlite.storage import helper
+from aimlite.storage import ending, helper
 from aimlite.storage.files import sync_directory
 from aimlite.storage.layout import Layout, journal_name
-from aimlite.storage.runs import STATUS_CODES
+from aimlite.storage.params import packb
+from aimlite.storage.runs import ERROR, STATUS_CODES
 
 SEGMENT_BYTES = 8 << 20
 SEGMENT_AGE_S = 600.0
 _CONTINUED = 1
 _MAX_UNSYNCED = 256
+_EXIT_PATIENCE_S = 5.0
 
 _writers: dict[str, Writer] = {}
 _writers_lock = threading.RLock()
@@ -102,13 +104,13 @@ class Writer:
             number = recorder.number.to_bytes(4, "little")
             recorder.append([(kind, number + payload) for kind, payload in records])
 
-    def end_run(self, recorder: Recorder, status: str) -> None:
-        """Writes END. The recorder takes no more."""
+    def end_run(self, recorder: Recorder, status: str, error: ending.Error | None = None) -> None:
+        """Writes END, with the error that was the end. The recorder takes no more."""
         with self._lock:
             if recorder.closed:
                 return
             if self._ends_here(recorder):
-                recorder.append([_end_record(recorder, status)])
+                recorder.append(_end_records(recorder, status, error))
             recorder.closed = True
             if self._open.pop(recorder.number, None) is not None:
                 self._times_open[recorder.run_hash] -= 1
@@ -146,22 +148,32 @@ class Writer:
             else:
                 self._release(self.journal.detach())
 
-    def close(self, status: str = "finished", at_exit: bool = False) -> None:
-        """Ends every open run and lets go of the journal. at_exit: the runs are 'failed' should the process exit with a status other than
-        0."""
-        with self._lock:
+    def close(self, status: str | None = None, error: ending.Error | None = None) -> None:
+        """Ends every open run and lets go of the journal. status None: they are finished, unless the process exits with a status other
+        than 0."""
+        if not self._lock.acquire(timeout=_EXIT_PATIENCE_S):
+            raise TimeoutError("another thread has been writing for too long")
+        try:
             if self._syncer is not None:
                 self._syncer.stop()
                 self._syncer = None
             if self.journal.closed:
                 return
             left = list(self._open.values())
-            last_words = [_end_record(recorder, "failed") for recorder in left if self._ends_here(recorder)]
+            here = [recorder for recorder in left if self._ends_here(recorder)]
             for recorder in left:
-                self.end_run(recorder, status)
-            if not (at_exit and last_words and self.journal.detach_at_exit(last_words)):
+                self.end_run(recorder, status or "finished", error)
+            if status is not None or not here or not self._leave_last_words(here):
                 self._release(self.journal.detach())
-        helper.merge_if_due(self.layout)
+        finally:
+            self._lock.release()
+        if status != "interrupted":  # CPython forgets that a process ends by Ctrl-C when it imports a module that evaluates text
+            helper.merge_if_due(self.layout)
+
+    def _leave_last_words(self, ended: list[Recorder]) -> bool:
+        failed = [record for recorder in ended for record in _end_records(recorder, "failed", ending.uncaught())]
+        interrupted = [record for recorder in ended for record in _end_records(recorder, "interrupted", None)]
+        return self.journal.detach_at_exit(failed, interrupted)
 
     def before_fork(self) -> None:
         """Waits until no segment is being begun or let go of: the child would share the lock of a file that it does not know of, and keep
@@ -276,9 +288,11 @@ class Writer:
             self._directory_synced = True
 
 
-def _end_record(recorder: Recorder, status: str) -> tuple[int, bytes]:
-    number, time = recorder.number.to_bytes(4, "little"), ext.now_us().to_bytes(8, "little", signed=True)
-    return ext.END, number + bytes([STATUS_CODES[status]]) + time
+def _end_records(recorder: Recorder, status: str, error: ending.Error | None) -> list[tuple[int, bytes]]:
+    """END, after the error, which names by its time the end it belongs to."""
+    number, time = recorder.number.to_bytes(4, "little"), ext.now_us()
+    end = (ext.END, number + bytes([STATUS_CODES[status]]) + time.to_bytes(8, "little", signed=True))
+    return [end] if error is None else [(ext.PROPERTY, number + packb([ERROR, [time, *error]])), end]
 
 
 class _Syncer(threading.Thread):
@@ -334,24 +348,14 @@ def _sync_file(path: Path) -> None:
 
 # -- the end of the process ---------------------------------------------------------------------------------------------
 
-_exit_status = "finished"
-
-
-def _note_exception(hook: Callable[..., object]) -> Callable[..., object]:
-    def excepthook(kind: type[BaseException], error: BaseException, trace: object) -> object:
-        global _exit_status
-        _exit_status = "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
-        return hook(kind, error, trace)
-
-    return excepthook
-
 
 def _close_writers() -> None:
+    status, error = ending.ending()
     for writer in list(_writers.values()):
         try:
-            writer.close(_exit_status, at_exit=_exit_status == "finished")
-        except (OSError, ValueError) as error:
-            _warn(f"a run could not be ended at exit and will show as interrupted: {error}")
+            writer.close(status, error)
+        except Exception as problem:  # whatever it is: the process is to end, and with its own exit status
+            _warn(f"a run could not be ended at exit and will show as interrupted: {type(problem).__name__}: {problem}")
 
 
 def _before_fork() -> None:
@@ -373,6 +377,5 @@ def _after_fork_in_child() -> None:
         writer.after_fork()
 
 
-sys.excepthook = _note_exception(sys.excepthook)
 atexit.register(_close_writers)
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -135,3 +135,11 @@ def test_a_short_hash_is_as_long_as_it_takes_to_tell_it(terminal: Callable[..., 
 def test_a_terminal_is_told_that_there_is_nothing(terminal: Callable[..., str], repo: Repo, repo_path: str) -> None:
     assert terminal(200, "ls", "--repo", repo_path) == f"no runs in {repo.path}\n"
     assert terminal(200, "ls", "--repo", repo_path, "--status", "failed") == f"no runs like that in {repo.path}\n"
+
+
+def test_stalled(aimlite: Command, repo: Repo, runs: list[str]) -> None:
+    with Run("slow", repo=repo) as slow, Run("quick", repo=repo):
+        slow.report_progress(expect_next_in=1e-6)
+        assert hashes(aimlite("ls", "--stalled")) == ["slow"]
+        assert [row["stalled"] for row in json.loads(aimlite("ls", "--status", "running", "--json").stdout)] == [False, True]
+    assert hashes(aimlite("ls", "--stalled")) == []
