@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 __all__ = [
     "AimliteError",
+    "Audio",
     "ConfigError",
     "Context",
     "CorruptionError",
+    "Distribution",
+    "Figure",
+    "Image",
     "MergeError",
     "Metric",
     "QueryLimitError",
@@ -26,6 +30,8 @@ __all__ = [
     "RunClosedError",
     "RunNotFound",
     "Sequence",
+    "Text",
+    "convert_to_image_list",
 ]
 
 if TYPE_CHECKING:
@@ -43,6 +49,11 @@ if TYPE_CHECKING:
         RunClosedError,
         RunNotFound,
     )
+    from aimlite.objects.audio import Audio
+    from aimlite.objects.distribution import Distribution
+    from aimlite.objects.figure import Figure
+    from aimlite.objects.image import Image, convert_to_image_list
+    from aimlite.objects.text import Text
     from aimlite.sdk.context import Context
     from aimlite.sdk.metric import Metric
     from aimlite.sdk.repo import Repo, RepoStatus
@@ -51,13 +62,19 @@ if TYPE_CHECKING:
     from aimlite.sdk.sequence import Sequence
 
 _MODULES = {
+    "Audio": "aimlite.objects.audio",
     "Context": "aimlite.sdk.context",
+    "Distribution": "aimlite.objects.distribution",
+    "Figure": "aimlite.objects.figure",
+    "Image": "aimlite.objects.image",
     "Metric": "aimlite.sdk.metric",
     "QueryReportMode": "aimlite.sdk.report",
     "Repo": "aimlite.sdk.repo",
     "RepoStatus": "aimlite.sdk.repo",
     "Run": "aimlite.sdk.run",
     "Sequence": "aimlite.sdk.sequence",
+    "Text": "aimlite.objects.text",
+    "convert_to_image_list": "aimlite.objects.image",
 }
 
 

@@ -17,7 +17,7 @@ import click
 import pytest
 
 import aimlite
-from aimlite import Context, Metric, Repo, RepoStatus, Run, Sequence, errors
+from aimlite import Audio, Context, Distribution, Figure, Image, Metric, Repo, RepoStatus, Run, Sequence, Text, errors
 from aimlite._ext.recorder import SequenceWriter
 from aimlite.cli.__main__ import cli
 from aimlite.demo.__main__ import parser as demo_parser
@@ -55,6 +55,11 @@ CLASSES = {  # which sections of docs/api.md tell of a class
     MatchedMetrics: ["MetricCollection", "MatchedMetrics"],
     Ragged: ["Ragged"],
     Padded: ["Padded"],
+    Image: ["Image"],
+    Audio: ["Audio"],
+    Text: ["Text"],
+    Distribution: ["Distribution"],
+    Figure: ["Figure"],
 }
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#]*)(?:#([^)]+))?\)")
 
@@ -167,7 +172,7 @@ def test_every_member_has_its_place_in_the_api(cls: type, name: str) -> None:
     assert any(re.search(rf"(?<![\w'\"]){word}(?!\w)", entry) for entry in told), f"{cls.__name__}.{name} as {word}"
 
 
-@pytest.mark.parametrize("cls", [Run, Repo, Sequence, Metric, Context])
+@pytest.mark.parametrize("cls", [Run, Repo, Sequence, Metric, Context, Image, Audio, Text, Distribution, Figure])
 def test_every_constructor_has_its_place_in_the_api(cls: type) -> None:
     assert f"{cls.__name__}{parameters(cls)}" in signatures(API)
 

@@ -1,4 +1,4 @@
-"""Imports go one way: errors → _ext → storage → query → capture → sdk → terminal → web, integrations, importers, demo → cli."""
+"""Imports go one way: errors → _ext → storage → query → capture, objects → sdk → terminal → web, integrations, importers, demo → cli."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ LAYERS = {
     "storage": 2,
     "query": 3,
     "capture": 4,
+    "objects": 4,
     "sdk": 5,
     "": 6,  # aimlite/__init__.py itself: the public names
     "terminal": 7,
