@@ -1,7 +1,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, final
 
-from typing_extensions import Self
+from typing_extensions import Self, disjoint_base
 
 from aimlite._ext.journal import JournalWriter
 
@@ -42,4 +42,17 @@ class Recorder:
     ) -> None: ...
     def track_columns(
         self, s: SequenceWriter, values: _Buffer, are_ints: bool, steps: _Buffer, epochs: _Buffer, times: _Buffer
+    ) -> None: ...
+
+@disjoint_base
+class Tracking:
+    _recorder: Recorder | None
+    def track(
+        self,
+        value: Any,
+        name: str | None = None,
+        step: int | None = None,
+        epoch: float | None = None,
+        *,
+        context: Mapping[str, Any] | None = None,
     ) -> None: ...

@@ -1,11 +1,11 @@
-"""What stands behind `Run.track`: numbers of one run, encoded and appended without a Python object per point.
+"""`Run.track` and what stands behind it: numbers of one run, encoded and appended without a Python object per point.
 
 A Recorder knows its run by a number; the names behind the numbers are declared in the journal before they are used, once for each segment. Steps
 that are counted here move on only when the write has succeeded.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_GetItemWithError
+from cpython.dict cimport PyDict_GetItemWithError, PyDict_Next
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.object cimport PyObject
@@ -13,6 +13,11 @@ from libc.math cimport isnan
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
+
+cimport cython
+
+from collections.abc import Mapping
+from typing import Any
 
 from aimlite._ext.journal cimport JournalWriter
 
@@ -36,6 +41,7 @@ cdef enum:
     MAX_NAME = 4096       # bytes of a packed (name, context)
     STACK_VALUES = 32
     RECORD_BYTES = 1 << 20
+    SEEN = 8              # a power of two: contexts found again without hashing them
 
 cdef int64_t MAX_EXACT = 1 << 53
 cdef int64_t MAX_STEP = 0x7FFFFFFFFFFFFFFF
@@ -224,14 +230,44 @@ def sequence_key(name, context) -> tuple:
     return name, plain, packed
 
 
-cdef object cache_key(dict context):
-    """A hashable stand-in for a context of plain values, types included: True, 1 and 1.0 are equal and hash alike. None for any other."""
-    cdef list items = []
+cdef struct Number:
+    double value
+    uint32_t int_bit         # of the sequence's number in the record
+
+
+cdef Number as_number(object value) except *:
+    cdef bint is_int = False
+    cdef Number number
+    number.value = as_value(value, &is_int)
+    number.int_bit = <uint32_t>is_int << 31
+    return number
+
+
+cdef object as_numbers(dict values, Number *numbers):
+    """Converts the values of a dict. Returns None, or the TypeError that says which of them is no number."""
+    cdef Py_ssize_t k = 0
+    for key, value in values.items():
+        try:
+            numbers[k] = as_number(value)
+        except TypeError as error:
+            return TypeError(f"{key!r}: {error}")
+        except ValueError as error:
+            raise ValueError(f"{key!r}: {error}") from None
+        k += 1
+    return None
+
+
+cdef bint all_plain(dict context):
+    """Whether it holds nothing but str: str, int, float, bool or None, which never change."""
     for k, v in context.items():
         if type(k) is not str or type(v) not in PLAIN:
-            return None
-        items.append((k, type(v), v))
-    return frozenset(items)
+            return False
+    return True
+
+
+cdef object cache_key(dict context):
+    """A hashable stand-in for a context of plain values, types included: True, 1 and 1.0 are equal and hash alike."""
+    return frozenset([(k, type(v), v) for k, v in context.items()])
 
 
 # -- recording -----------------------------------------------------------------------------------------------------------
@@ -249,6 +285,63 @@ cdef class _StepCounter:
         elif step >= self.next_step:
             self.next_step = step + 1
         return 0
+
+
+cdef class _Names:
+    """The sequences of one context: by name, and those of the dict tracked last, in its order."""
+
+    cdef dict by_name        # name -> SequenceWriter
+    cdef list last_keys
+    cdef list last_sequences
+
+    def __cinit__(self):
+        self.by_name = {}
+        self.last_keys = []
+
+    cdef bint filled(self, dict values, Number *numbers) noexcept:
+        """Whether the keys are those of last time and the values plain floats and ints; then they are in `numbers`. Runs no Python code."""
+        cdef Py_ssize_t at = 0, k = 0
+        cdef PyObject *key
+        cdef PyObject *value
+        cdef int overflow = 0
+        cdef int64_t number
+        if len(values) != len(self.last_keys):
+            return False
+        while PyDict_Next(values, &at, &key, &value):
+            if key != <PyObject *>self.last_keys[k]:
+                return False
+            if PyFloat_CheckExact(<object>value):
+                numbers[k].value = PyFloat_AS_DOUBLE(<object>value)
+                numbers[k].int_bit = 0
+            elif PyLong_CheckExact(<object>value):
+                number = PyLong_AsLongLongAndOverflow(<object>value, &overflow)
+                if overflow or number > MAX_EXACT or number < -MAX_EXACT:
+                    return False
+                numbers[k].value = <double>number
+                numbers[k].int_bit = <uint32_t>1 << 31
+            else:
+                return False
+            k += 1
+        return True
+
+
+cdef class _Seen:
+    """A context of plain values and its sequences. The very same objects are the same context: no hash, no comparison of types."""
+
+    cdef tuple items         # key, value, key, value …
+    cdef _Names names
+
+    cdef bint are(self, dict context) noexcept:
+        cdef Py_ssize_t at = 0, k = 0
+        cdef PyObject *key
+        cdef PyObject *value
+        if 2 * len(context) != len(self.items):
+            return False
+        while PyDict_Next(context, &at, &key, &value):
+            if key != <PyObject *>self.items[k] or value != <PyObject *>self.items[k + 1]:
+                return False
+            k += 2
+        return True
 
 
 cdef class SequenceWriter:
@@ -291,9 +384,10 @@ cdef class Recorder:
     cdef uint64_t open_epoch          # of the journal, when the run was last declared
     cdef bint inherited
     cdef bint edits                   # it changes properties of the run without opening it
-    cdef dict plain                   # name -> SequenceWriter, for the empty context
-    cdef dict names_by_context        # cache key of a context -> {name: SequenceWriter}
-    cdef dict names_by_packed         # packed context -> the same dicts
+    cdef _Names plain                 # of the empty context
+    cdef list seen                    # contexts met of late
+    cdef dict names_by_context        # cache key of a context -> _Names
+    cdef dict names_by_packed         # packed context -> the same
 
     def __cinit__(self, JournalWriter journal, uint32_t number, str run_hash, bint power=False, bint edits=False):
         self.journal = journal
@@ -303,7 +397,8 @@ cdef class Recorder:
         self.power = power
         self.edits = edits
         self.counters = {}
-        self.plain = {}
+        self.plain = _Names()
+        self.seen = [None] * SEEN
         self.names_by_context = {}
         self.names_by_packed = {pack(({},)): self.plain}
 
@@ -346,44 +441,63 @@ cdef class Recorder:
 
     # -- finding sequences ----
 
-    cdef dict names_of(self, object context):
-        cdef Py_ssize_t size
-        cdef object key, k, v
-        cdef PyObject *found
+    cdef _Names names_of(self, object context):
+        cdef Py_ssize_t at = 0
+        cdef PyObject *key
+        cdef PyObject *value
+        cdef size_t slot = 0
+        cdef _Seen seen
         if context is None:
             return self.plain
-        if type(context) is dict:
-            size = len(<dict>context)
-            if size == 0:
-                return self.plain
-            key = None
-            if size == 1:
-                for k, v in (<dict>context).items():
-                    if type(k) is str and type(v) in PLAIN:
-                        key = (k, type(v), v)
-            else:
-                key = cache_key(<dict>context)
-            if key is not None:
-                found = PyDict_GetItemWithError(self.names_by_context, key)
-                if found != NULL:
-                    return <dict>found
-                names = self.names_of_canonical(context)
-                self.names_by_context[key] = names
-                return names
-        return self.names_of_canonical(context)
+        if type(context) is not dict:
+            return self.names_of_canonical(context)
+        if len(<dict>context) == 0:
+            return self.plain
+        while PyDict_Next(context, &at, &key, &value):
+            slot += (<size_t>key >> 4) + (<size_t>value >> 5)
+        slot &= SEEN - 1
+        seen = <_Seen>self.seen[slot]
+        if seen is not None and seen.are(<dict>context):
+            return seen.names
+        if not all_plain(<dict>context):
+            return self.names_of_canonical(context)
+        seen = _Seen.__new__(_Seen)
+        seen.items = tuple([part for item in (<dict>context).items() for part in item])
+        seen.names = self.names_of_plain(<dict>context)
+        self.seen[slot] = seen
+        return seen.names
 
-    cdef dict names_of_canonical(self, object context):
+    cdef _Names names_of_plain(self, dict context):
+        key = cache_key(context)
+        cdef PyObject *found = PyDict_GetItemWithError(self.names_by_context, key)
+        if found != NULL:
+            return <_Names>found
+        names = self.names_of_canonical(context)
+        self.names_by_context[key] = names
+        return names
+
+    cdef _Names names_of_canonical(self, object context):
         packed = pack((canonical_context(context),))
-        return self.names_by_packed.setdefault(packed, {})
+        names = self.names_by_packed.get(packed)
+        return self.names_by_packed.setdefault(packed, _Names()) if names is None else names
 
     cdef SequenceWriter find(self, object name, object context):
-        cdef dict names = self.names_of(context)
+        cdef _Names names = self.names_of(context)
         cdef PyObject *found
         if type(name) is str:
-            found = PyDict_GetItemWithError(names, name)
+            found = PyDict_GetItemWithError(names.by_name, name)
             if found != NULL:
                 return <SequenceWriter>found
-        return self.add(names, name, context)
+        return self.add(names.by_name, name, context)
+
+    cdef list find_all(self, _Names names, dict values, object context):
+        cdef list found = []
+        cdef PyObject *entry
+        for key in values:
+            entry = PyDict_GetItemWithError(names.by_name, key) if type(key) is str else NULL
+            found.append(<SequenceWriter>entry if entry != NULL else self.add(names.by_name, key, context))
+        names.last_keys, names.last_sequences = list(values), found
+        return found
 
     cdef SequenceWriter add(self, dict names, object name, object context):
         cdef SequenceWriter s
@@ -407,18 +521,26 @@ cdef class Recorder:
     # -- track ----
 
     def track(self, value, name=None, step=None, epoch=None, context=None) -> None:
+        """As `Tracking.track`, of numbers alone."""
+        error = self.put(value, name, step, epoch, context)
+        if error is not None:
+            raise error
+
+    cdef object put(self, object value, object name, object step, object epoch, object context):
+        """Writes a number, or a dict of numbers. Returns None, or, when nothing was written, the TypeError that says what is no number."""
         cdef bint is_int = False
-        cdef double number
+        cdef double number = 0.0
         if type(value) is dict:
-            self.track_dict(<dict>value, name, step, epoch, context)
-            return
+            return self.put_dict(<dict>value, name, step, epoch, context)
         if PyFloat_CheckExact(value):
             number = PyFloat_AS_DOUBLE(value)
         elif hasattr(value, "items") and hasattr(value, "keys"):
-            self.track_dict(dict(value), name, step, epoch, context)
-            return
+            return self.put_dict(dict(value), name, step, epoch, context)
         elif name is not None:
-            number = as_value(value, &is_int)
+            try:
+                number = as_value(value, &is_int)
+            except TypeError as error:
+                return error
         if name is None:
             raise ValueError("track() needs a name: run.track(value, name='loss'), or a dict {name: value}")
         self.write_one(self.find(name, context), number, is_int, step, epoch)
@@ -533,50 +655,34 @@ cdef class Recorder:
             j.release()
         return 0
 
-    cdef int track_dict(self, dict values, object name, object step, object epoch, object context) except -1:
+    cdef object put_dict(self, dict values, object name, object step, object epoch, object context):
         cdef JournalWriter j = self.journal
-        cdef Py_ssize_t count, k = 0
-        cdef double stack[STACK_VALUES]
-        cdef double *numbers = stack
+        cdef Py_ssize_t count = len(values)
+        cdef Number stack[STACK_VALUES]
+        cdef Number *numbers = stack
         cdef list found
-        cdef dict names
-        cdef SequenceWriter s
-        cdef bint is_int
-        cdef PyObject *entry
-        cdef object key, value, ints
+        cdef _Names names
         cdef unsigned char flags = 0
         cdef int64_t shared = 0
         cdef double at_epoch = 0.0
         if name is not None:
             raise ValueError(f"a dict of values has its own names; name={name!r:.60} must be left out")
-        values = values.copy()  # converting a value may run Python code that changes the caller's dict
-        count = len(values)
         if count == 0:
-            return 0
+            return None
         names = self.names_of(context)
-        found = [None] * count
-        ints = None
         if count > STACK_VALUES:
-            numbers = <double *>malloc(count * sizeof(double))
+            numbers = <Number *>malloc(count * sizeof(Number))
             if numbers == NULL:
                 raise MemoryError
         try:
-            for key, value in values.items():
-                is_int = False
-                if PyFloat_CheckExact(value):
-                    numbers[k] = PyFloat_AS_DOUBLE(value)
-                else:
-                    try:
-                        numbers[k] = as_value(value, &is_int)
-                    except (TypeError, ValueError) as error:
-                        raise type(error)(f"{key!r}: {error}") from None
-                if is_int:
-                    if ints is None:
-                        ints = bytearray(count)
-                    ints[k] = 1
-                entry = PyDict_GetItemWithError(names, key) if type(key) is str else NULL
-                found[k] = <object>entry if entry != NULL else self.add(names, key, context)
-                k += 1
+            if names.filled(values, numbers):
+                found = names.last_sequences
+            else:
+                values = values.copy()  # converting a value may run Python code that changes the caller's dict
+                error = as_numbers(values, numbers)
+                if error is not None:
+                    return error
+                found = self.find_all(names, values, context)
             if step is not None:
                 shared = as_step(step)
                 flags = 1
@@ -585,15 +691,15 @@ cdef class Recorder:
                 flags |= 2
             self.begin()
             try:
-                self.write_many(found, numbers, ints, shared, at_epoch, flags)
+                self.write_many(found, numbers, shared, at_epoch, flags)
             finally:
                 j.release()
         finally:
             if numbers != stack:
                 free(numbers)
-        return 0
+        return None
 
-    cdef int write_many(self, list found, double *numbers, object ints, int64_t shared, double at_epoch, unsigned char flags) except -1:
+    cdef int write_many(self, list found, Number *numbers, int64_t shared, double at_epoch, unsigned char flags) except -1:
         cdef JournalWriter j = self.journal
         cdef SequenceWriter s
         cdef Py_ssize_t k, count = len(found)
@@ -642,14 +748,12 @@ cdef class Recorder:
                 new += 1
             else:
                 number = s.number
-            if ints is not None and (<bytearray>ints)[k]:
-                number |= <uint32_t>1 << 31
-            put_u32(p + length, number)
+            put_u32(p + length, number | numbers[k].int_bit)
             length += 4
             if flags & 8:
                 put_u64(p + length, <uint64_t>s.counter.next_step)
                 length += 8
-            put_f64(p + length, numbers[k])
+            put_f64(p + length, numbers[k].value)
             length += 8
         if length > 0xFFFFFF:
             raise ValueError(f"one track() call takes at most some 800,000 values, not {count}")
@@ -831,3 +935,33 @@ cdef class Recorder:
         j.points[number] += <uint32_t>n
         s.counter.advance(greatest)
         return 0
+
+
+@cython.auto_pickle(False)
+cdef class Tracking:
+    """The part of a run that records numbers. In C, because a frame of Python's would take as long as the rest of a call but the system call."""
+
+    cdef public Recorder _recorder    # None: nothing can be written
+
+    @cython.annotation_typing(False)
+    def track(
+        self,
+        value: Any,
+        name: str | None = None,
+        step: int | None = None,
+        epoch: float | None = None,
+        *,
+        context: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Records one point, or one of each metric of a dict, all at once.
+
+        value: a number (Python, numpy scalar, array or tensor of one element), or {name: number} with `name` left out. step: an integer;
+        None counts on from the greatest step of this metric. epoch: a number. context: a dict that tells metrics of one name apart. When
+        it has returned the data survives the process.
+        Raises TypeError, ValueError, RunClosedError, ReadOnlyError, OSError (full disk: nothing of the call was kept, all before it was).
+        """
+        if self._recorder is None:
+            raise self._not_writable()
+        error = self._recorder.put(value, name, step, epoch, context)
+        if error is not None:
+            self._track_other(value, name, step, epoch, context, error)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from aimlite._ext import journal
-from aimlite._ext.recorder import Recorder, SequenceWriter
+from aimlite._ext.recorder import Recorder, SequenceWriter, Tracking
 from aimlite.capture import sampling
 from aimlite.errors import ReadOnlyError, RunClosedError, RunNotFound
 from aimlite.sdk.params import ParamsMapping, ParamsView, delete_payload, plain, set_payloads
@@ -31,7 +31,7 @@ _DURABILITIES = ("process", "power")
 _LONGEST_PROMISE_S = 366 * 86400
 
 
-class Run(ParamsMapping, RunProperties):
+class Run(ParamsMapping, RunProperties, Tracking):
     """One execution: its params, metrics and properties. A mapping over its params.
 
     run_hash: None makes a new run with a hash of 24 hex characters. A hash that a run has resumes it; any other names a new run: 1 to 128
@@ -64,7 +64,6 @@ class Run(ParamsMapping, RunProperties):
         durability: str | None = None,
         sync_interval: float | None = None,
     ) -> None:
-        self._recorder: Recorder | None = None
         self._closed = False
         self.read_only = _flag("read_only", read_only)
         for name, flag in (
@@ -144,26 +143,11 @@ class Run(ParamsMapping, RunProperties):
 
     # -- tracking ----
 
-    def track(
-        self,
-        value: Any,
-        name: str | None = None,
-        step: int | None = None,
-        epoch: float | None = None,
-        *,
-        context: Mapping[str, Any] | None = None,
+    def _track_other(
+        self, value: Any, name: str | None, step: Any, epoch: Any, context: Mapping[str, Any] | None, error: TypeError
     ) -> None:
-        """Records one point, or one of each metric of a dict, all at once.
-
-        value: a number (Python, numpy scalar, array or tensor of one element), or {name: number} with `name` left out. step: an integer;
-        None counts on from the greatest step of this metric. epoch: a number. context: a dict that tells metrics of one name apart. When
-        it has returned the data survives the process.
-        Raises TypeError, ValueError, RunClosedError, ReadOnlyError, OSError (full disk: nothing of the call was kept, all before it was).
-        """
-        recorder = self._recorder
-        if recorder is None:
-            raise self._not_writable()
-        recorder.track(value, name, step, epoch, context)
+        """What `track` calls for a value that is no number, or a dict with such a value; nothing has been written. error: says which."""
+        raise error
 
     def track_columns(
         self, name: str, values: Any, steps: Any = None, epochs: Any = None, times: Any = None, context: Mapping[str, Any] | None = None

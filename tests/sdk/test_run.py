@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import typing
 from collections import OrderedDict
 from datetime import datetime
 from pathlib import Path
@@ -438,3 +440,34 @@ def test_several_objects_on_one_run_count_its_steps_together(repo: Repo) -> None
     with Run("r", repo=repo) as again:
         again.track(9.0, name="m")
     assert again.get_metric("m").values.last() == (22, 9.0)
+
+
+class _NoNumber:
+    pass
+
+
+@pytest.mark.parametrize("value", [_NoNumber(), [1.0], "x", None, {"a": 0.5, "b": _NoNumber()}])
+def test_what_is_no_number_goes_to_one_hook_with_nothing_written(repo: Repo, value: object) -> None:
+    class Hooked(Run):
+        def _track_other(self, *given: object) -> None:
+            handed.append(given)
+
+    handed: list[tuple[object, ...]] = []
+    name = None if isinstance(value, dict) else "m"
+    with Hooked(repo=repo) as run:
+        run.track(value, name, step=3, epoch=2, context={"k": 1})
+        assert [*run.metrics()] == []
+    ((*arguments, error),) = handed
+    assert arguments == [value, name, 3, 2, {"k": 1}]
+    assert isinstance(error, TypeError)
+    with Run(repo=repo) as run, pytest.raises(TypeError, match="number") as raised:
+        run.track(value, name)
+    assert type(raised.value) is TypeError
+
+
+def test_track_looks_like_a_method_written_in_python() -> None:
+    signature = inspect.signature(Run.track)
+    assert list(signature.parameters) == ["self", "value", "name", "step", "epoch", "context"]
+    assert signature.parameters["context"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert typing.get_type_hints(Run.track)["name"] == str | None
+    assert "survives the process" in (inspect.getdoc(Run.track) or "")
