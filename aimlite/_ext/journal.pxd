@@ -33,6 +33,7 @@ cdef class JournalWriter:
     cdef int acquire(self) except -1
     cdef void release(self) noexcept
     cdef int reserve(self, size_t size) except -1
+    cdef int release_buffer(self) except -1
     cdef size_t put_group(self, list records, uint64_t order) except? 0
     cdef int reserve_sequence(self, uint32_t number) except -1
     cdef void finish_record(self, size_t start, uint32_t kind, size_t length, bint more, uint32_t index, uint64_t order) noexcept

@@ -16,6 +16,7 @@ POINTS: int
 COLUMNS: int
 PARAMS: int
 PROPERTY: int
+OBJECT: int
 END: int
 ROTATED: int
 

@@ -46,13 +46,14 @@ RECORD_HEADER_SIZE = 24
 MAX_PAYLOAD = 0xFFFFFF
 
 TELLS_EXIT_STATUS = bool(AIMLITE_TELLS_EXIT_STATUS)  # whether detach_at_exit can be done
-OPEN, SEQUENCE, POINTS, COLUMNS, PARAMS, PROPERTY, END, ROTATED = 1, 2, 3, 4, 5, 6, 9, 10
+OPEN, SEQUENCE, POINTS, COLUMNS, PARAMS, PROPERTY, OBJECT, END, ROTATED = 1, 2, 3, 4, 5, 6, 7, 9, 10
 
 cdef enum:
     HEADER = 24
     FILE_HEADER = 40
     KIND_POINTS = 3
     KIND_COLUMNS = 4
+    KIND_OBJECT = 7
     KIND_ROTATED = 10
     RELEASE_GIL_FROM = 65536  # shorter writes hold the GIL: giving it away beside a busy thread costs 5 ms at p99.9
     MAX_RECORD_POINTS = 1 << 24
@@ -369,6 +370,15 @@ cdef class JournalWriter:
         self.capacity = size
         return 0
 
+    cdef int release_buffer(self) except -1:
+        """Gives a large buffer back. The mutex is held."""
+        if self.capacity > 8 << 20:
+            self.capacity = 0
+            free(self.buffer)
+            self.buffer = NULL
+            self.reserve(4096)
+        return 0
+
     cdef int reserve_sequence(self, uint32_t number) except -1:
         cdef uint32_t *grown
         cdef uint32_t size
@@ -479,7 +489,7 @@ cdef enum Verdict:
 cdef class JournalReader:
     """Takes in the records of one segment, in as many pieces as they come.
 
-    meta: [(type, offset, order, payload)] of the records that are not points. damage: [(offset, length, reason)].
+    meta: [(type, offset, order, payload)] of the records that are not points; of OBJECT only the items, not their contents. damage: [(offset, length, reason)].
     offset: up to where the file is taken in. ended: whether ROTATED was seen. torn: bytes of a torn tail (known once `feed` was told that no more comes).
     """
 
@@ -609,6 +619,7 @@ cdef class JournalReader:
 
     cdef int take_group(self, const unsigned char *p, size_t at, size_t end) except -1:
         cdef uint32_t kind, number, length
+        cdef uint64_t kept
         cdef uint64_t order, offset
         while at < end:
             length = get_u32(p + at + 8) & 0xFFFFFF
@@ -628,7 +639,10 @@ cdef class JournalReader:
             else:
                 if kind == KIND_ROTATED:
                     self.ended = True
-                self.meta.append((kind, offset, order, PyBytes_FromStringAndSize(<const char *>p + at + HEADER, length)))
+                kept = length
+                if kind == KIND_OBJECT and length >= 8:  # what follows the headers is read when it is asked for
+                    kept = min(length, 8 + <uint64_t>get_u32(p + at + HEADER + 4))
+                self.meta.append((kind, offset, order, PyBytes_FromStringAndSize(<const char *>p + at + HEADER, kept)))
             at += HEADER + length
         return 0
 

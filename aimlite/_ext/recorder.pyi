@@ -11,7 +11,8 @@ _Buffer: TypeAlias = Any
 def plain_number(value: Any) -> int | float: ...
 def plain_step(step: Any) -> int: ...
 def canonical_context(context: Mapping[str, Any] | None) -> dict[str, Any]: ...
-def sequence_key(name: str, context: Mapping[str, Any] | None) -> tuple[str, dict[str, Any], bytes]: ...
+def sequence_key(name: str, context: Mapping[str, Any] | None, kind: str | None = ...) -> tuple[str, dict[str, Any], bytes]: ...
+def kind_label(kind: tuple[str, bool] | None) -> str: ...
 
 @final
 class SequenceWriter:
@@ -26,6 +27,7 @@ class Recorder:
     run_hash: str
     last_steps: Callable[[str, bytes], int | None] | None
     counters: dict[bytes, Any]
+    kinds: dict[bytes, tuple[tuple[str, bool] | None, SequenceWriter | None]]
     closed: bool
     power: bool
     def __new__(cls, journal: JournalWriter, number: int, run_hash: str, power: bool = ..., edits: bool = ...) -> Self: ...
@@ -39,6 +41,17 @@ class Recorder:
     def sequence(self, name: str, context: Mapping[str, Any] | None = None) -> SequenceWriter: ...
     def track(
         self, value: Any, name: str | None = None, step: Any = None, epoch: Any = None, context: Mapping[str, Any] | None = None
+    ) -> None: ...
+    def track_objects(
+        self,
+        kind: str,
+        name: str | None,
+        records: Iterable[bytes],
+        count: int,
+        in_list: bool,
+        step: Any = None,
+        epoch: Any = None,
+        context: Mapping[str, Any] | None = None,
     ) -> None: ...
     def track_columns(
         self, s: SequenceWriter, values: _Buffer, are_ints: bool, steps: _Buffer, epochs: _Buffer, times: _Buffer

@@ -35,9 +35,12 @@ cdef enum:
     KIND_SEQUENCE = 2
     KIND_POINTS = 3
     KIND_COLUMNS = 4
+    KIND_OBJECT = 7
     INHERITED = 2
     EDITED = 4
+    NOTHING = 0
     NUMBERS = 1
+    OBJECTS = 2
     MAX_NAME = 4096       # bytes of a packed (name, context)
     STACK_VALUES = 32
     RECORD_BYTES = 1 << 20
@@ -216,15 +219,15 @@ cdef object canonical_value(object value, str where, int depth):
     raise TypeError(f"{where} is a {type(value).__name__}; a context holds str, int, float, bool, None, lists and dicts of them")
 
 
-def sequence_key(name, context) -> tuple:
-    """(name, context, packed (name, context)) checked and in canonical form. Raises TypeError, ValueError."""
+def sequence_key(name, context, kind=None) -> tuple:
+    """(name, context, packed (name, context)) checked and in canonical form; kind: of the objects, their name is then packed as (kind, name). Raises TypeError, ValueError."""
     if not isinstance(name, str):
         raise TypeError(f"a metric's name is a string, not {type(name).__name__} {name!r:.100}")
     if not name:
         raise ValueError("a metric's name cannot be empty")
     name = str.__str__(name)
     plain = canonical_context(context)
-    packed = pack((name, plain))
+    packed = pack((name if kind is None else (kind, name), plain))
     if len(packed) > MAX_NAME:
         raise ValueError(f"name and context take {len(packed)} bytes, the limit is {MAX_NAME}: {name!r:.60}")
     return name, plain, packed
@@ -255,6 +258,13 @@ cdef object as_numbers(dict values, Number *numbers):
             raise ValueError(f"{key!r}: {error}") from None
         k += 1
     return None
+
+
+def kind_label(kind) -> str:
+    """What a sequence holds, for people. kind: None for numbers; of objects (kind, whether in lists)."""
+    if kind is None:
+        return "numbers"
+    return f"lists of {kind[0]}" if kind[1] else f"single {kind[0]}"
 
 
 cdef bint all_plain(dict context):
@@ -350,6 +360,7 @@ cdef class SequenceWriter:
     cdef readonly str name
     cdef readonly dict context
     cdef bytes packed
+    cdef unsigned char kind  # NUMBERS or OBJECTS
     cdef Recorder recorder
     cdef uint64_t epoch      # of the journal, when this was declared
     cdef uint32_t number
@@ -359,6 +370,8 @@ cdef class SequenceWriter:
         """Appends one point. value: one number; step: an integer, by default one more than the greatest so far; epoch: a number."""
         cdef bint is_int = False
         cdef double number = as_value(value, &is_int)
+        if self.kind != NUMBERS:
+            raise TypeError(f"{self.name!r} {self.context!r} of run {self.recorder.run_hash} holds objects by now, it does not take numbers")
         self.recorder.write_one(self, number, is_int, step, epoch)
 
     cdef int64_t auto_step(self) except? -1:
@@ -370,7 +383,7 @@ cdef class SequenceWriter:
 cdef class Recorder:
     """Writes the numbers of one run into its process's journal.
 
-    last_steps: None for a new run; for a resumed one a function (name, packed) -> greatest step recorded so far or None.
+    last_steps: None for a new run; for a resumed one a function (name, packed) -> greatest step recorded so far or None, which notes the kinds of what it finds.
     """
 
     cdef readonly JournalWriter journal
@@ -379,6 +392,7 @@ cdef class Recorder:
     cdef bytes hash_bytes
     cdef public object last_steps
     cdef public object counters       # a dict: packed (name, context) -> _StepCounter
+    cdef public object kinds          # a dict: packed (name, context) -> (None for numbers or (kind of objects, whether in lists), its SequenceWriter or None)
     cdef public bint closed
     cdef public bint power            # force each write to the disk
     cdef uint64_t open_epoch          # of the journal, when the run was last declared
@@ -397,6 +411,7 @@ cdef class Recorder:
         self.power = power
         self.edits = edits
         self.counters = {}
+        self.kinds = {}
         self.plain = _Names()
         self.seen = [None] * SEEN
         self.names_by_context = {}
@@ -499,20 +514,44 @@ cdef class Recorder:
         names.last_keys, names.last_sequences = list(values), found
         return found
 
-    cdef SequenceWriter add(self, dict names, object name, object context):
+    cdef SequenceWriter add(self, dict names, object name, object context, tuple kind=None):
+        """kind: None for numbers; of objects (kind, whether in lists)."""
         cdef SequenceWriter s
-        plain_name, plain_context, packed = sequence_key(name, context)
-        s = names.get(plain_name)
+        plain_name, plain_context, packed = sequence_key(name, context, None if kind is None else kind[0])
+        held = plain_name if kind is None else (*kind, plain_name)
+        s = names.get(held)
         if s is not None:
             return s
         s = SequenceWriter.__new__(SequenceWriter)
         s.name, s.context, s.packed, s.recorder = plain_name, plain_context, packed, self
+        s.kind = NUMBERS if kind is None else OBJECTS
+        last = None if self.last_steps is None else self.last_steps(plain_name, packed)
+        self.claim(pack((plain_name, plain_context)), s, kind)
         s.counter = self.counters.setdefault(packed, _StepCounter.__new__(_StepCounter))
-        if self.last_steps is not None:
-            last = self.last_steps(plain_name, packed)
-            if last is not None:
-                s.counter.advance(last)
-        return names.setdefault(plain_name, s)
+        if last is not None:
+            s.counter.advance(last)
+        return names.setdefault(held, s)
+
+    cdef int claim(self, bytes key, SequenceWriter s, tuple kind) except -1:
+        """Demands that a name and context hold one kind of things. What was never written holds nothing."""
+        known = self.kinds.setdefault(key, (kind, s))
+        held, first = known
+        if held == kind:
+            return 0
+        if first is not None and (<SequenceWriter>first).epoch == 0:
+            (<SequenceWriter>first).kind = NOTHING
+            (<SequenceWriter>first).recorder.forget(<SequenceWriter>first)
+            self.kinds[key] = (kind, s)
+            return 0
+        raise TypeError(f"{s.name!r} {s.context!r} of run {self.run_hash} holds {kind_label(held)}, it does not take {kind_label(kind)}: use another name")
+
+    cdef int forget(self, SequenceWriter s) except -1:
+        """Lets the next look-up find another in its place."""
+        cdef _Names names = self.names_of(s.context)
+        for key in [key for key, held in names.by_name.items() if held is s]:
+            del names.by_name[key]
+        names.last_keys, names.last_sequences = [], []
+        return 0
 
     def sequence(self, name, context=None) -> SequenceWriter:
         """The handle on (name, context)."""
@@ -545,6 +584,34 @@ cdef class Recorder:
             raise ValueError("track() needs a name: run.track(value, name='loss'), or a dict {name: value}")
         self.write_one(self.find(name, context), number, is_int, step, epoch)
 
+    def track_objects(self, kind, name, records, count, in_list, step=None, epoch=None, context=None) -> None:
+        """Records the objects of one step, all at once. kind: what they are. records: payloads of OBJECT records but for the sequence's number. count: how many objects; in_list:
+        whether they were given as a list. Raises as `track`."""
+        cdef JournalWriter j = self.journal
+        cdef SequenceWriter s
+        cdef Number number
+        cdef double at_epoch = 0.0
+        cdef int64_t shared = 0
+        cdef unsigned char flags = 0
+        number.value = count
+        number.int_bit = <uint32_t>1 << 31 if in_list else 0
+        if name is None:
+            raise ValueError("track() needs a name: run.track(value, name='loss'), or a dict {name: value}")
+        s = self.add(self.names_of(context).by_name, name, context, (kind, bool(in_list)))
+        if step is not None:
+            shared = as_step(step)
+            flags = 1
+        if epoch is not None:
+            at_epoch = as_epoch(epoch)
+            flags |= 2
+        found, payloads = [s], list(records)
+        self.begin()
+        try:
+            self.write_many(found, &number, shared, at_epoch, flags, payloads)
+        finally:
+            j.release_buffer()
+            j.release()
+
     cdef int begin(self) except -1:
         """Takes the journal's mutex. What follows must not run Python code before it is released."""
         if self.closed:
@@ -571,7 +638,7 @@ cdef class Recorder:
         j.reserve(at + HEADER + length)
         put_u32(j.buffer + at + HEADER, number)
         put_u32(j.buffer + at + HEADER + 4, self.number)
-        j.buffer[at + HEADER + 8] = NUMBERS
+        j.buffer[at + HEADER + 8] = s.kind
         memcpy(j.buffer + at + HEADER + 9, PyBytes_AS_STRING(s.packed), length - 9)
         j.finish_record(at, KIND_SEQUENCE, length, True, index[0], order)
         index[0] += 1
@@ -699,7 +766,22 @@ cdef class Recorder:
                 free(numbers)
         return None
 
-    cdef int write_many(self, list found, Number *numbers, int64_t shared, double at_epoch, unsigned char flags) except -1:
+    cdef size_t put_objects(self, list payloads, uint32_t number, size_t at, uint32_t *index, uint64_t order) except? 0:
+        cdef JournalWriter j = self.journal
+        cdef bytes payload
+        cdef size_t length
+        for payload in payloads:
+            length = 4 + PyBytes_GET_SIZE(payload)
+            j.reserve(at + HEADER + length)
+            put_u32(j.buffer + at + HEADER, number)
+            memcpy(j.buffer + at + HEADER + 4, PyBytes_AS_STRING(payload), length - 4)
+            j.finish_record(at, KIND_OBJECT, length, True, index[0], order)
+            index[0] += 1
+            at += HEADER + length
+        return at
+
+    cdef int write_many(self, list found, Number *numbers, int64_t shared, double at_epoch, unsigned char flags, list objects=None) except -1:
+        """objects: payloads of OBJECT records, which belong to the one sequence found; their order is theirs alone."""
         cdef JournalWriter j = self.journal
         cdef SequenceWriter s
         cdef Py_ssize_t k, count = len(found)
@@ -708,7 +790,8 @@ cdef class Recorder:
         cdef uint64_t now = aimlite_now_us(), base
         cdef uint64_t order = now if now > j.order else j.order
         cdef unsigned char *p
-        cdef bint declare
+        if objects is not None and order == j.order:
+            order += 1
         if order != now:
             flags |= 4
         if not flags & 1:
@@ -726,6 +809,11 @@ cdef class Recorder:
                 new += 1
         if new:
             j.reserve_sequence(j.sequences + new - 1)
+        if objects is not None:
+            s = <SequenceWriter>found[0]
+            at = self.put_objects(objects, j.sequences if new else s.number, at, &index, order)
+            if j.offset + at > 0xFFFFFFFF - (1 << 16):
+                raise ValueError(f"the objects of one track() call take less than 4 GiB, not {at} bytes")
         start = at
         j.reserve(start + HEADER + 32 + 20 * <size_t>count)
         p = j.buffer + start + HEADER
@@ -812,11 +900,7 @@ cdef class Recorder:
         try:
             self.write_columns(s, &values[0], are_ints, step_data, epoch_data, one_epoch, epoch, time_data, n)
         finally:
-            if j.capacity > 8 << 20:
-                j.capacity = 0  # give a large buffer back
-                free(j.buffer)
-                j.buffer = NULL
-                j.reserve(4096)
+            j.release_buffer()
             j.release()
 
     cdef int write_columns(self, SequenceWriter s, const double *values, bint are_ints, const int64_t *steps, const double *epochs, bint one_epoch, double epoch,

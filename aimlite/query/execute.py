@@ -289,9 +289,7 @@ class Query:
 
     def _few_groups(self, filters: _SequenceFilters) -> list[tuple[str, dict[str, Any]]] | None:
         """The names and contexts in the tree that may match, in order; None when there are many."""
-        ranges = (
-            [keys.prefix_range(keys.SEQUENCE)] if filters.names is None else [keys.sequences_named(name) for name in sorted(filters.names)]
-        )
+        ranges = [keys.metrics()] if filters.names is None else [keys.sequences_named(name) for name in sorted(filters.names)]
         groups, count = [], 0
         for begin, end in ranges:
             while chunk := next(self.view.tree.scan_keys((begin, end), limit=1), None):
@@ -308,7 +306,7 @@ class Query:
         if isinstance(row, LiveRun) or filters.names is None:
             yield from row.sequences()
             return
-        for key, _ in self.view.tree.scan(keys.sequences_of_run(row.hash)):
+        for key, _ in self.view.tree.scan(keys.metrics_of_run(row.hash)):
             _, name, context = keys.rest(key, 1)
             if name in filters.names:
                 data = self.view.tree.get(keys.sequence(name, context, row.hash))
@@ -359,9 +357,7 @@ class Query:
 
     def _groups(self, filters: _SequenceFilters) -> Iterator[tuple[str, dict[str, Any], list[bytes], list[bytes]]]:
         """(name, context, keys, summaries) in pieces of one name and context. Groups that no sequence of can match are leapt over."""
-        ranges = (
-            [keys.prefix_range(keys.SEQUENCE)] if filters.names is None else [keys.sequences_named(name) for name in sorted(filters.names)]
-        )
+        ranges = [keys.metrics()] if filters.names is None else [keys.sequences_named(name) for name in sorted(filters.names)]
         for begin, end in ranges:
             prefix, chosen, name = b"", False, ""
             context: dict[str, Any] = {}

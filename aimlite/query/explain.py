@@ -145,7 +145,7 @@ def _example_type(view: View, path: keys.Path) -> type:
 def sequence_names(view: View) -> list[tuple[str, dict[str, object]]]:
     """(name, context) of all metrics, each once, in the tree's order; as `param_paths` otherwise."""
     found: dict[bytes, tuple[str, dict[str, object]]] = {}
-    begin, end = keys.prefix_range(keys.SEQUENCE)
+    begin, end = keys.metrics()
     while True:
         entry = next(iter(view.tree.scan((begin, end))), None)
         if entry is None:

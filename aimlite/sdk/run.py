@@ -18,6 +18,8 @@ from aimlite.sdk.properties import RunProperties, text
 from aimlite.sdk.repo import Repo, as_repo
 from aimlite.sdk.sequence_types import checked_types
 from aimlite.storage import ending, params
+from aimlite.storage.keys import packed_sequence
+from aimlite.storage.objects import object_records
 from aimlite.storage.runs import PROGRESS, STATUS_CODES
 
 if TYPE_CHECKING:
@@ -126,11 +128,17 @@ class Run(ParamsMapping, RunProperties, Tracking):
         def last_step(_: str, packed: bytes) -> int | None:
             nonlocal looked
             if not looked:
-                view = reader.view()
-                for sequence in view.sequences(run_hash):
+                from aimlite.storage.points import INTS
+                from aimlite.storage.view import METRIC
+
+                view, recorder = reader.view(), self._recorder
+                assert recorder is not None
+                for sequence in view.sequences(run_hash, None):
                     summary = view.summary(sequence)
                     if summary is not None:
                         last_steps[sequence.packed] = summary.last_step
+                        held = None if sequence.kind == METRIC else (sequence.kind, bool(summary.flags & INTS))
+                        recorder.kinds.setdefault(packed_sequence(sequence.name, sequence.context), (held, None))
                 looked = True
             return last_steps.get(packed)
 
@@ -187,6 +195,21 @@ class Run(ParamsMapping, RunProperties, Tracking):
     def report_successful_finish(self, *, block: bool = True) -> None:
         """Says that no more reports are to come: the run does not stall any more. It stays open. block and errors: as `report_progress`."""
         self.report_progress(block=block)
+
+    def _track_items(
+        self,
+        kind: str,
+        name: str | None,
+        items: list[tuple[dict[str, Any], bytes]],
+        in_list: bool = False,
+        step: int | None = None,
+        epoch: float | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Records the objects of one step: (header, content) of each. kind: the type of the sequence ('images', …). in_list: whether they
+        were given as a list. Raises as `track`, and TypeError where numbers, objects of another kind, or single ones and lists, are."""
+        recorder = self._writable()
+        recorder.track_objects(kind, name, object_records(items, self.repo._layout.blobs), len(items), in_list, step, epoch, context)
 
     def sync(self) -> None:
         """Forces all that this process recorded to the disk: when it returns, that survives a power failure. Raises OSError."""

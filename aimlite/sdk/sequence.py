@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimlite._ext.recorder import sequence_key
 from aimlite.sdk.context import Context
-from aimlite.storage.view import SequenceId
+from aimlite.storage.view import METRIC, SequenceId
 
 if TYPE_CHECKING:
     from aimlite.sdk.arrays import ArrayView
@@ -29,9 +29,11 @@ class Sequence:
     context: a mapping or None, which is {}. Raises TypeError and ValueError for a name or context that no sequence can have.
     """
 
+    _kind = METRIC
+
     def __init__(self, name: str, context: Mapping[str, Any] | None, run: Run) -> None:
         self._run = run
-        self._id = SequenceId(run.hash, *sequence_key(name, context))
+        self._id = SequenceId(run.hash, *sequence_key(name, context, None if self._kind == METRIC else self._kind), self._kind)
         self._points: Points | None = None
 
     @classmethod

@@ -14,8 +14,9 @@ import numpy as np
 from aimlite._ext.keys import unpack
 from aimlite.errors import AimliteError, CorruptionError
 from aimlite.storage import generation, keys, params
-from aimlite.storage.blobs import blob_digest, blob_path, is_blob_missing, list_blobs, read_blob
+from aimlite.storage.blobs import BLOB_BYTES, blob_digest, blob_path, is_blob_missing, list_blobs, read_blob, sha256
 from aimlite.storage.layout import Layout, open_layout
+from aimlite.storage.objects import Item, decode_items
 from aimlite.storage.points import Summary, decode_block, decode_summary, summarize
 from aimlite.storage.runs import decode_writer_entry, derive_state, index_properties
 from aimlite.storage.tree import Tree, TreeMoved
@@ -105,6 +106,8 @@ def check_tree(layout: Layout, full: bool) -> list[Problem]:
         _check_of_run,
         _check_blocks,
         _check_covers,
+        _check_objects,
+        _check_contents,
     ):
         try:
             problems += [Problem("tree", str(layout.tree), None, message) for message in inspect(view)]
@@ -140,8 +143,8 @@ def _view_of_journals(layout: Layout) -> View | None:
 def check_blobs(layout: Layout) -> list[Problem]:
     """That every blob holds what its name says, and that every blob that a param names is there."""
     problems = []
-    for digest, run_hash, param in missing_blobs(layout):
-        message = f"the blob of param {list(param)} of run {run_hash} is missing"
+    for digest, run_hash, what in missing_blobs(layout):
+        message = f"the blob of {what} of run {run_hash} is missing"
         problems.append(Problem("blob", str(blob_path(layout.blobs, digest)), None, message))
     for path in list_blobs(layout.blobs):
         try:
@@ -153,19 +156,35 @@ def check_blobs(layout: Layout) -> list[Problem]:
     return problems
 
 
-def missing_blobs(layout: Layout) -> list[tuple[bytes, str, keys.Path]]:
-    """(SHA-256, run, path) of each param whose blob is neither there nor given up, of the tree and the journals. Runs with a damaged
-    journal are left out, and all when the tree cannot be read: that is reported itself."""
+def missing_blobs(layout: Layout) -> list[tuple[bytes, str, str]]:
+    """(SHA-256, run, what) of each param and object whose blob is neither there nor given up, of the tree and the journals. Runs with a
+    damaged journal are left out, and all when the tree cannot be read: that is reported itself."""
     try:
         return Reader(layout).read(lambda view: list(_missing_blobs(view)))
     except _UNDECODABLE:
         return []
 
 
-def _missing_blobs(view: View) -> Iterator[tuple[bytes, str, keys.Path]]:
+def _missing_blobs(view: View) -> Iterator[tuple[bytes, str, str]]:
     for run_hash, path, value in _leaves(view):
         if isinstance(value, params.Blob) and is_blob_missing(view.layout.blobs, value.digest):
-            yield value.digest, run_hash, path
+            yield value.digest, run_hash, f"param {list(path)}"
+    for run_hash, name, item in _items(view):
+        if isinstance(item.content, params.Blob) and item.size >= BLOB_BYTES and is_blob_missing(view.layout.blobs, item.content.digest):
+            yield item.content.digest, run_hash, f"an object of {name!r}"
+
+
+def _items(view: View) -> Iterator[tuple[str, str, Item]]:
+    """(run, name of the sequence, item) of all objects of the tree and the journals."""
+    for (run_hash, name, *_), data in _space(view.tree, keys.OBJECT):
+        yield from ((run_hash, name[1], item) for item in decode_items(data))
+    for segment in view.segments:
+        for run_hash in segment.run_hashes():
+            run = segment.run(run_hash)
+            for record in run.sequences if run is not None and not segment.is_damaged else ():
+                for found in record.objects:
+                    if found.offset < segment.limit:
+                        yield from ((run_hash, record.name[1], item) for item in found.items())
 
 
 def _leaves(view: View) -> Iterator[tuple[str, keys.Path, Any]]:
@@ -308,6 +327,51 @@ def _check_covers(view: View) -> Iterator[str]:
         for key, leaf in view.tree.scan(keys.params_under(run_hash, tuple(path))):
             if tuple(params.unpackb(leaf)[:2]) < (order, writer):
                 yield f"param {unpack(key, 1)[1:]} of run {run_hash} is older than the cover over it"
+
+
+def _check_objects(view: View) -> Iterator[str]:
+    """That points and objects belong to each other, and that contents are there and referred to."""
+    for (run_hash, name, context), _ in _space(view.tree, keys.OF_RUN):
+        if isinstance(name, str):
+            continue
+        what = f"{name[1]!r} {context!r} of run {run_hash}"
+        stamps: dict[tuple[int, int], int] = {}
+        for begin in _block_steps(view, run_hash, name, context):
+            columns = [view.tree.get(keys.block(space, run_hash, name, context, begin)) for space in (keys.VALUES, keys.TIMES)]
+            if None in columns:
+                continue  # _check_blocks says so
+            points = decode_block(columns[0] or b"", columns[1] or b"", 0)
+            counts = points["value"].astype("<i8").tolist()
+            stamps.update(zip(zip(points["order"].tolist(), points["writer"].tolist(), strict=True), counts, strict=True))
+        for key, data in view.tree.scan(keys.objects_of(run_hash, name, context)):
+            stamp: tuple[int, int] = unpack(key, 1)[3:]
+            items = decode_items(data)
+            if stamps.pop(stamp, None) != len(items):
+                yield f"an object of {what} belongs to no point, or its point counts another number of them"
+            for item in items:
+                if isinstance(item.content, params.Blob):
+                    if view.tree.get(keys.reference(item.content.digest, run_hash)) is None:
+                        yield f"the content of an object of {what} is not referred to"
+                    if item.size < BLOB_BYTES and view.tree.get(keys.content(item.content.digest)) is None:
+                        yield f"the content of an object of {what} is missing"
+        if stamps:
+            yield f"{len(stamps)} steps of {what} have no objects"
+
+
+def _block_steps(view: View, run_hash: str, name: keys.Name, context: dict[str, Any]) -> Iterator[int]:
+    for key, _ in view.tree.scan(keys.blocks(keys.HEAD, run_hash, name, context)):
+        yield keys.first_step(key)
+
+
+def _check_contents(view: View) -> Iterator[str]:
+    for (digest,), content in _space(view.tree, keys.CONTENT):
+        if sha256(content) != digest:
+            yield f"the content {digest.hex()} is not what was stored"
+        if next(iter(view.tree.scan(keys.references_of(digest))), None) is None:
+            yield f"the content {digest.hex()} is referred to by no run"
+    for (_, run_hash), _ in _space(view.tree, keys.REFERENCE):
+        if view.tree.get(keys.run(run_hash)) is None:
+            yield f"a content is referred to by run {run_hash}, which is not there"
 
 
 def _same_summary(one: Summary, other: Summary) -> bool:

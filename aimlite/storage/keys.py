@@ -12,9 +12,11 @@ from aimlite._ext.keys import next_prefix, pack, unpack
 META, RUN, WRITER, PROPERTY, PARAM, COVER, SEQUENCE, OF_RUN, HEAD, VALUES, TIMES, PARAM_INDEX, PROPERTY_INDEX = (
     bytes([space]) for space in (0x01, 0x10, 0x11, 0x12, 0x20, 0x21, 0x30, 0x31, 0x40, 0x41, 0x42, 0x50, 0x51)
 )
+OBJECT, CONTENT, REFERENCE = (bytes([space]) for space in (0x60, 0x61, 0x62))
 _INDEX_STRING_BYTES = 253  # a character that begins before is kept whole
 
 Path = tuple[str | int, ...]
+Name = str | tuple[str, str]  # of a metric; or (kind, name) of a sequence of objects, so that the two never meet
 Indexed = float | str | bytes | None
 Range = tuple[bytes, bytes | None]
 
@@ -86,16 +88,40 @@ def covers_under(run_hash: str, path: Path) -> Range:
     return _under(COVER + pack((run_hash, *path)))
 
 
-def sequence(name: str, context: dict[str, Any], run_hash: str) -> bytes:
+def sequence(name: Name, context: dict[str, Any], run_hash: str) -> bytes:
     return SEQUENCE + pack((name, context, run_hash))
 
 
-def sequences_of(name: str, context: dict[str, Any]) -> Range:
+def metrics() -> Range:
+    """The metrics of all runs: the sequences whose name is a string."""
+    return prefix_range(SEQUENCE + b"\x02")
+
+
+def objects_of_kind(kind: str) -> Range:
+    """The sequences of one kind of objects, of all runs."""
+    return prefix_range(SEQUENCE + _named(kind))
+
+
+def metrics_of_run(run_hash: str) -> Range:
+    return prefix_range(OF_RUN + pack((run_hash,)) + b"\x02")
+
+
+def objects_of_run(run_hash: str, kind: str) -> Range:
+    """The sequences of one kind of objects of a run."""
+    return prefix_range(OF_RUN + pack((run_hash,)) + _named(kind))
+
+
+def _named(kind: str) -> bytes:
+    """How the name (kind, …) begins."""
+    return pack(((kind,),))[:-1]
+
+
+def sequences_of(name: Name, context: dict[str, Any]) -> Range:
     """The sequences of this name and context, of all runs."""
     return _under(SEQUENCE + pack((name, context)))
 
 
-def sequences_named(name: str) -> Range:
+def sequences_named(name: Name) -> Range:
     """The sequences of this name, of all contexts and runs."""
     return _under(SEQUENCE + pack((name,)))
 
@@ -105,7 +131,7 @@ def sequences_with_prefix(prefix: str) -> Range:
     return prefix_range((SEQUENCE + pack((prefix,)))[:-1])
 
 
-def of_run(run_hash: str, name: str, context: dict[str, Any]) -> bytes:
+def of_run(run_hash: str, name: Name, context: dict[str, Any]) -> bytes:
     return OF_RUN + pack((run_hash, name, context))
 
 
@@ -113,16 +139,16 @@ def sequences_of_run(run_hash: str) -> Range:
     return _under(OF_RUN + pack((run_hash,)))
 
 
-def block(space: bytes, run_hash: str, name: str, context: dict[str, Any], first_step: int) -> bytes:
+def block(space: bytes, run_hash: str, name: Name, context: dict[str, Any], first_step: int) -> bytes:
     """space: HEAD, VALUES or TIMES."""
     return space + pack((run_hash, name, context, first_step))
 
 
-def blocks(space: bytes, run_hash: str, name: str, context: dict[str, Any]) -> Range:
+def blocks(space: bytes, run_hash: str, name: Name, context: dict[str, Any]) -> Range:
     return _under(space + pack((run_hash, name, context)))
 
 
-def blocks_between(space: bytes, run_hash: str, name: str, context: dict[str, Any], first: int | None, end: int | None) -> Range:
+def blocks_between(space: bytes, run_hash: str, name: Name, context: dict[str, Any], first: int | None, end: int | None) -> Range:
     """The blocks of a sequence whose first step lies in first ≤ step < end; None is no bound."""
     low, high = blocks(space, run_hash, name, context)
     return (
@@ -131,12 +157,34 @@ def blocks_between(space: bytes, run_hash: str, name: str, context: dict[str, An
     )
 
 
+def object_at(run_hash: str, name: Name, context: dict[str, Any], order: int, writer: int) -> bytes:
+    return OBJECT + pack((run_hash, name, context, order, writer))
+
+
+def objects_of(run_hash: str, name: Name, context: dict[str, Any]) -> Range:
+    """All that one sequence of objects holds, by order and writer."""
+    return _under(OBJECT + pack((run_hash, name, context)))
+
+
+def content(digest: bytes) -> bytes:
+    return CONTENT + pack((digest,))
+
+
+def reference(digest: bytes, run_hash: str) -> bytes:
+    return REFERENCE + pack((digest, run_hash))
+
+
+def references_of(digest: bytes) -> Range:
+    """A key for each run that names a content."""
+    return _under(REFERENCE + pack((digest,)))
+
+
 def packed_context(context: dict[str, Any]) -> bytes:
     """What is equal for contexts that are equal with their types, in whatever order their keys stand."""
     return pack((context,))
 
 
-def packed_sequence(name: str, context: dict[str, Any]) -> bytes:
+def packed_sequence(name: Name, context: dict[str, Any]) -> bytes:
     return pack((name, context))
 
 

@@ -12,6 +12,8 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -20,8 +22,11 @@ import numpy as np
 from aimlite._ext.keys import unpack
 from aimlite.errors import CorruptionError
 from aimlite.storage import generation, keys, params
+from aimlite.storage.blobs import BLOB_BYTES, get_blob
 from aimlite.storage.layout import Layout
 from aimlite.storage.locks import is_path_held, lease
+from aimlite.storage.media import finish, is_finished
+from aimlite.storage.objects import Item, ObjectRecord, encode_items, read_content, stored_item
 from aimlite.storage.points import (
     BLOCK_POINTS,
     Points,
@@ -45,7 +50,7 @@ _REWRITE_BLOCKS = 64
 
 Batch = dict[bytes, bytes | None]
 Touching = list[tuple[SegmentView, SegmentRun]]
-Sequence = tuple[str, str, dict[str, Any]]  # run, name, context
+Sequence = tuple[str, keys.Name, dict[str, Any]]  # run, name, context
 
 
 @dataclass
@@ -148,7 +153,7 @@ def _merge_batch(
             live[name] = waiting[-1]
     if not chosen:
         return False
-    batch = BatchBuilder(tree, waiting)
+    batch = BatchBuilder(tree, waiting, layout.blobs)
     for run_hash in dict.fromkeys(run_hash for segment in chosen for run_hash in segment.runs):
         batch.add_run(run_hash, [(SegmentView(s, s.end, False), s.runs[run_hash]) for s in chosen if run_hash in s.runs])
     batch.add_merged(chosen)
@@ -183,11 +188,15 @@ def _remove_stale_files(layout: Layout) -> None:
 
 
 class BatchBuilder:
-    """Collects what one commit writes. waiting: the segments that stay unmerged, for which covers are kept."""
+    """Collects what one commit writes. waiting: the segments that stay unmerged, for which covers are kept. blobs: where contents go that
+    are too large for the tree."""
 
-    def __init__(self, tree: Tree, waiting: list[Waiting]) -> None:
+    def __init__(self, tree: Tree, waiting: list[Waiting], blobs: Path = Path()) -> None:
         self.writes: Batch = {}
         self.points = 0
+        self._blobs = blobs
+        self._taken: list[Points] = []  # of the sequence put last: what was there and what came
+        self._put: list[Points] = []  # and what is there now of it
         self._tree = tree
         self._waiting = waiting
         self._new_runs = 0
@@ -215,13 +224,16 @@ class BatchBuilder:
         self._add_state(run_hash, touching, None if known is None else msgpack.unpackb(known))
         self._add_params(run_hash, touching, known is not None)
         sequences: dict[bytes, list[Points]] = {}
-        named: dict[bytes, tuple[str, dict[str, Any]]] = {}
+        named: dict[bytes, tuple[keys.Name, dict[str, Any]]] = {}
         for segment, run in touching:
             for packed, record in segment.sequences(run).items():
                 named[packed] = (record.name, record.context)
                 sequences.setdefault(packed, []).append(segment.points(run, packed))
         for packed, parts in sequences.items():
-            self.add_points(run_hash, *named[packed], resolve(concatenate(parts)), known is not None)
+            name, context = named[packed]
+            self.add_points(run_hash, name, context, resolve(concatenate(parts)), known is not None)
+            if not isinstance(name, str):
+                self._add_objects((run_hash, name, context), [(segment, segment.objects(run, packed)) for segment, run in touching])
 
     def _add_state(self, run_hash: str, touching: Touching, known: dict[str, int] | None) -> None:
         entries: dict[int, WriterEntry] = {}
@@ -304,11 +316,43 @@ class BatchBuilder:
         indexed, content = params.index_entry(value)
         self.writes[keys.param_index(path, indexed, run_hash)] = content
 
+    # -- objects ----
+
+    def _add_objects(self, sequence: Sequence, found: list[tuple[SegmentView, list[ObjectRecord]]]) -> None:
+        """The objects of the points that were just put, and away with those of points that these replaced."""
+        stay = _stamps(self._put)
+        for order, writer in _stamps(self._taken) - stay:
+            self.writes[keys.object_at(*sequence, order, writer)] = None
+        for segment, records in found:
+            writer = segment.segment.writer
+            for order, group in groupby(records, key=lambda record: record.order):
+                if (order, writer) in stay:
+                    places = [place for record in group for place in record.places()]
+                    items = [self._add_content(segment.segment.path, item, place, sequence[0]) for item, place in places]
+                    self.writes[keys.object_at(*sequence, order, writer)] = encode_items(items)
+
+    def _add_content(self, path: Path, item: Item, place: int, run_hash: str) -> Item:
+        """The item in its final form, when its content has been put where it is kept."""
+        held, beside = item.content, b""
+        if isinstance(held, params.Blob) and place:
+            beside = read_content(path, place, held)
+        if not is_finished(item.header):
+            raw = held if isinstance(held, bytes) else beside or get_blob(self._blobs, held.digest)
+            if raw is not None:
+                header, content = finish(item.header, raw)
+                item, beside = stored_item(header, content, self._blobs, len(content) < BLOB_BYTES)
+        if isinstance(item.content, params.Blob):
+            if beside:
+                self.writes[keys.content(item.content.digest)] = beside
+            self.writes[keys.reference(item.content.digest, run_hash)] = b""
+        return item
+
     # -- points ----
 
-    def add_points(self, run_hash: str, name: str, context: dict[str, Any], fresh: Points, known: bool) -> None:
+    def add_points(self, run_hash: str, name: keys.Name, context: dict[str, Any], fresh: Points, known: bool) -> None:
         """Puts resolved points of one sequence among its blocks."""
         self.points += len(fresh)
+        self._taken, self._put = [fresh], []
         sequence = (run_hash, name, context)
         data = self._tree.get(keys.sequence(name, context, run_hash)) if known else None
         if data is None:
@@ -364,10 +408,12 @@ class BatchBuilder:
             found.append(data)
             self.writes[key] = None
         self.writes[keys.block(keys.HEAD, *sequence, first_step)] = None
-        return decode_block(found[0], found[1], flags)
+        self._taken.append(decode_block(found[0], found[1], flags))
+        return self._taken[-1]
 
     def _put_blocks(self, sequence: Sequence, blocks: list[Points]) -> list[Summary]:
         heads = []
+        self._put += blocks
         for block in blocks:
             head = summarize(block)
             values, times = encode_block(block)
@@ -390,6 +436,10 @@ def _even_blocks(points: Points) -> list[Points]:
             blocks.append(points.take(slice(start, end)))
             start = end
     return blocks
+
+
+def _stamps(points: list[Points]) -> set[tuple[int, int]]:
+    return {stamp for part in points for stamp in zip(part["order"].tolist(), part["writer"].tolist(), strict=True)}
 
 
 def _combined(heads: list[Summary]) -> Summary:

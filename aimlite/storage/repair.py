@@ -22,12 +22,14 @@ from aimlite._ext.blocks import decode_values, encode_times
 from aimlite._ext.keys import unpack
 from aimlite.errors import CorruptionError
 from aimlite.storage import generation, keys
-from aimlite.storage.blobs import blob_digest, give_up_blob, list_blobs, read_blob
+from aimlite.storage.blobs import BLOB_BYTES, blob_digest, give_up_blob, list_blobs, read_blob, sha256
 from aimlite.storage.check import check_files, check_tree, missing_blobs
 from aimlite.storage.files import write_file
 from aimlite.storage.layout import Layout
 from aimlite.storage.locks import is_path_held, lease
 from aimlite.storage.merge import BatchBuilder
+from aimlite.storage.objects import decode_items
+from aimlite.storage.params import Blob
 from aimlite.storage.points import Points, concatenate, decode_block, resolve
 from aimlite.storage.runs import WriterEntry, decode_writer_entry
 from aimlite.storage.salvage import named_runs, readable_entries
@@ -83,9 +85,9 @@ def _repair_blobs(layout: Layout) -> Iterator[str]:
                 os.rename(aside, path)
                 continue
             yield f"blob {path.parent.name}{path.name}: damaged and cannot be rebuilt, set aside as {aside}"
-    for digest, run_hash, param in missing_blobs(layout):
+    for digest, run_hash, what in missing_blobs(layout):
         if give_up_blob(layout.blobs, digest):
-            yield f"param {list(param)} of run {run_hash}: lost with blob {digest.hex()}; until it is set again it is not there"
+            yield f"{what} of run {run_hash}: lost with blob {digest.hex()}; until it is stored again it is not there"
 
 
 def _is_intact(path: Path, name: Path) -> bool:
@@ -181,6 +183,7 @@ class _Rebuild:
                 self._put(key, value)
         self._commit()
         runs = self._complete_runs()
+        self._rebuild_objects()
         self._rebuild_blocks(runs)
         self._put(keys.run_count(), msgpack.packb(len(runs)))
         self._commit()
@@ -206,7 +209,7 @@ class _Rebuild:
     def _complete_runs(self) -> set[str]:
         """Gives every run that something is left of its run and writer entries, and the indexes."""
         runs = named_runs(self._target, keys.RUN, keys.WRITER, keys.PROPERTY, keys.PARAM)
-        runs |= named_runs(self._source, keys.OF_RUN, keys.VALUES)
+        runs |= named_runs(self._source, keys.OF_RUN, keys.VALUES, keys.OBJECT)
         for run_hash in sorted(runs):
             self._complete_run(run_hash)
         self._commit()
@@ -226,6 +229,28 @@ class _Rebuild:
         builder.index_run(run_hash, created, order, entries)
         for key, value in builder.writes.items():
             self._put(key, value or b"")
+
+    def _rebuild_objects(self) -> None:
+        """The objects all of whose contents are left, and references to these. Their points are put only where they are."""
+        for key, content in self._entries(keys.CONTENT):
+            if sha256(content) == unpack(key, 1)[0]:
+                self._put(key, content)
+        self._commit()
+        named: set[bytes] = set()
+        for key, data in self._entries(keys.OBJECT):
+            run_hash, name, *_ = unpack(key, 1)
+            held = [item.content for item in decode_items(data) if isinstance(item.content, Blob)]
+            if any(blob.size < BLOB_BYTES and self._target.get(keys.content(blob.digest)) is None for blob in held):
+                self._losses.append(f"tree: an object of {name[1]!r} of run {run_hash} is lost")
+                continue
+            self._put(key, data)
+            for blob in held:
+                named.add(blob.digest)
+                self._put(keys.reference(blob.digest, run_hash), b"")
+        self._commit()
+        for chunk in self._target.scan_keys(keys.prefix_range(keys.CONTENT)):
+            self._writes.update({key: None for key in chunk if unpack(key, 1)[0] not in named})
+        self._commit()
 
     def _rebuild_blocks(self, runs: set[str]) -> None:
         times = {unpacked: data for key, data in self._entries(keys.TIMES) if (unpacked := key[1:])}
@@ -253,12 +278,22 @@ class _Rebuild:
             return
         run_hash, name, context = sequence
         points = concatenate(parts)
+        if not isinstance(name, str):
+            points = self._with_objects(run_hash, name, context, points)
+            if not len(points):
+                return
         old = self._source_flags(sequence)
         points.flags = old or points.flags
         builder = BatchBuilder(EmptyTree(), [])
         builder.add_points(run_hash, name, context, resolve(points), known=False)
         for key, value in builder.writes.items():
             self._put(key, value or b"")
+
+    def _with_objects(self, run_hash: str, name: keys.Name, context: dict[str, Any], points: Points) -> Points:
+        """The points whose objects are left."""
+        held = {unpack(key, 1)[3:] for key, _ in self._target.scan(keys.objects_of(run_hash, name, context))}
+        stamps = zip(points["order"].tolist(), points["writer"].tolist(), strict=True)
+        return points.take(np.fromiter((stamp in held for stamp in stamps), bool, len(points)))
 
     def _source_flags(self, sequence: tuple[Any, ...]) -> int:
         from aimlite.storage.points import FLOATS, INTS, decode_summary

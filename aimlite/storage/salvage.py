@@ -9,7 +9,7 @@ from aimlite.errors import CorruptionError
 from aimlite.storage import keys
 from aimlite.storage.check import check_files
 from aimlite.storage.tree import Tree
-from aimlite.storage.view import View
+from aimlite.storage.view import METRIC, View
 
 _PRECISION = 300  # bytes of a key that are told apart in the search for what lies behind a bad block
 
@@ -19,7 +19,7 @@ def corrupted_runs(view: View) -> list[str]:
     read only when a file of it fails its checksum; blobs are not looked at."""
     found = view.corrupted_runs()
     if check_files(view.layout):
-        spaces = (keys.RUN, keys.WRITER, keys.PROPERTY, keys.PARAM, keys.OF_RUN, keys.VALUES)
+        spaces = (keys.RUN, keys.WRITER, keys.PROPERTY, keys.PARAM, keys.OF_RUN, keys.VALUES, keys.OBJECT)
         found.update(run_hash for run_hash in named_runs(view.tree, *spaces) if not _reads(view, run_hash))
     return sorted(found)
 
@@ -29,10 +29,12 @@ def _reads(view: View, run_hash: str) -> bool:
         view.run_state(run_hash)
         view.properties(run_hash)
         list(view.param_leaves(run_hash))
-        for sequence in view.sequences(run_hash):
+        for sequence in view.sequences(run_hash, None):
             view.summary(sequence)
             view.heads(sequence)
-            view.points(sequence)
+            points = view.points(sequence)
+            if sequence.kind != METRIC:
+                view.objects(sequence, points)
     except (CorruptionError, KeyError):
         return False
     return True

@@ -19,6 +19,7 @@ from aimlite._ext.keys import unpack
 from aimlite.errors import CorruptionError
 from aimlite.storage import keys, params
 from aimlite.storage.locks import is_held
+from aimlite.storage.objects import ObjectRecord, decode_object_record
 from aimlite.storage.points import Points, concatenate, empty_points, journal_points
 from aimlite.storage.runs import STATUS_WORDS, WriterEntry
 
@@ -36,9 +37,10 @@ _kept = 0
 class SequenceRecord:
     offset: int
     number: int
-    name: str
+    name: keys.Name
     context: dict[str, Any]
     packed: bytes
+    objects: list[ObjectRecord] = field(default_factory=list)
 
 
 class Operations:
@@ -119,6 +121,7 @@ class Segment:
         self.size = 0
         self.orphans = False  # something names a run whose OPEN was lost
         self._run_of_number: dict[int, SegmentRun] = {}
+        self._objects_of: dict[int, SequenceRecord] = {}  # by number
         self._absorbed = 0
         self._points: ext.JournalReader | None = None
         self._points_lock = threading.Lock()
@@ -298,6 +301,7 @@ class Segment:
         except (IndexError, ValueError):  # a CorruptionError too
             self.runs.clear()
             self._run_of_number.clear()
+            self._objects_of.clear()
             return False  # read the whole, which finds out what is wrong where
         self._by_footer = True
         self._probe(fd)
@@ -341,6 +345,15 @@ class Segment:
                 record = SequenceRecord(offset, number, name, context, packed)
                 found.sequences.append(record)
                 found.by_key.setdefault(packed, []).append(record)
+                if not isinstance(name, str):
+                    self._objects_of[number] = record
+        elif kind == ext.OBJECT:
+            number, item_record = decode_object_record(offset, order, payload)
+            sequence = self._objects_of.get(number)
+            if sequence is None:
+                self.orphans = True
+            else:
+                sequence.objects.append(item_record)
         elif kind != ext.ROTATED:
             found = self._run_of_number.get(number)
             if found is None:
@@ -384,6 +397,12 @@ class SegmentView:
     def sequences(self, run: SegmentRun) -> dict[bytes, SequenceRecord]:
         """packed (name, context) → a record of it, of the sequences that have points."""
         return {record.packed: record for record in run.sequences if record.offset < self.limit and self.segment.count(record, self.limit)}
+
+    def objects(self, run: SegmentRun, packed: bytes) -> list[ObjectRecord]:
+        """The OBJECT records of a sequence, in the order written."""
+        records = [found for record in run.by_key.get(packed, ()) for found in record.objects if found.offset < self.limit]
+        self.demand_intact()
+        return records
 
     def points(self, run: SegmentRun, packed: bytes) -> Points:
         parts = [self.segment.points(record, self.limit) for record in run.by_key.get(packed, ()) if record.offset < self.limit]

@@ -23,7 +23,7 @@ def stats(view: View) -> dict[str, Any]:
     sequences, points = _merged_sequences(view, fresh)
     for run_hash in fresh:
         status[view.run_state(run_hash).status] += 1
-        for sequence in view.sequences(run_hash):
+        for sequence in view.sequences(run_hash, None):
             summary = view.summary(sequence)
             sequences += 1
             points += 0 if summary is None else summary.count

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,8 +23,10 @@ from aimlite._ext import blocks as ext
 from aimlite._ext.keys import pack, unpack
 from aimlite.errors import CorruptionError
 from aimlite.storage import keys, params
-from aimlite.storage.blobs import get_blob
+from aimlite.storage.blobs import BLOB_BYTES, get_blob
 from aimlite.storage.layout import Layout
+from aimlite.storage.media import finish
+from aimlite.storage.objects import Item, ObjectRecord, checked_content, decode_items, read_content
 from aimlite.storage.params import ParamTree
 from aimlite.storage.points import (
     Points,
@@ -43,23 +45,38 @@ from aimlite.storage.runs import RunState, WriterEntry, decode_writer_entry, der
 from aimlite.storage.segments import Segment, SegmentRun, SegmentView
 from aimlite.storage.tree import EmptyTree, Tree, TreeMoved, TreeReader, tree_generation
 
+METRIC = "metric"
 _TRIES = 100
 _MANY_PARAM_BYTES = 4096
+_MANY_OBJECTS = 16  # from here on one scan of a sequence's objects costs less than a look-up each
 _IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes})
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class SequenceId:
-    """A sequence of a run: name, context, and the two packed as one key tuple."""
+    """A sequence of a run: name, context, what it holds, and what tells it apart from the others of its run packed as one key tuple."""
 
     run: str
     name: str
     context: dict[str, Any]
     packed: bytes
+    kind: str = METRIC  # or of the objects that it holds
+
+    @property
+    def key_name(self) -> keys.Name:
+        return self.name if self.kind == METRIC else (self.kind, self.name)
 
     def blocks(self, space: bytes, first: int | None = None, end: int | None = None) -> keys.Range:
-        return keys.blocks_between(space, self.run, self.name, self.context, first, end)
+        return keys.blocks_between(space, self.run, self.key_name, self.context, first, end)
+
+
+def sequence_id(run_hash: str, name: keys.Name, context: dict[str, Any], packed: bytes = b"") -> SequenceId:
+    """name: as it stands in keys."""
+    packed = packed or pack((name, context))
+    if isinstance(name, str):
+        return SequenceId(run_hash, name, context, packed)
+    return SequenceId(run_hash, name[1], context, packed, name[0])
 
 
 class View:
@@ -214,29 +231,34 @@ class View:
 
     # -- sequences ----
 
-    def sequences(self, run_hash: str) -> list[SequenceId]:
-        """The sequences of a run that have points, by name and context."""
+    def sequences(self, run_hash: str, kind: str | None = METRIC) -> list[SequenceId]:
+        """The sequences of a run that have points, by name and context: its metrics, those of a kind of objects, or (None) all."""
         found: dict[bytes, SequenceId] = {}
-        for key, _ in self.tree.scan(keys.sequences_of_run(run_hash)):
+        if kind is None:
+            bounds = keys.sequences_of_run(run_hash)
+        else:
+            bounds = keys.metrics_of_run(run_hash) if kind == METRIC else keys.objects_of_run(run_hash, kind)
+        for key, _ in self.tree.scan(bounds):
             _, name, context = unpack(key, 1)
-            packed = pack((name, context))
-            found[packed] = SequenceId(run_hash, name, context, packed)
+            sequence = sequence_id(run_hash, name, context)
+            found[sequence.packed] = sequence
         for segment, run in self._intact(run_hash):
             for packed, record in segment.sequences(run).items():
-                found.setdefault(packed, SequenceId(run_hash, record.name, record.context, packed))
+                if packed not in found and kind in (None, METRIC if isinstance(record.name, str) else record.name[0]):
+                    found[packed] = sequence_id(run_hash, record.name, record.context, packed)
         return [found[packed] for packed in sorted(found)]
 
-    def sequence(self, run_hash: str, name: str, context: dict[str, Any]) -> SequenceId | None:
+    def sequence(self, run_hash: str, name: str, context: dict[str, Any], kind: str = METRIC) -> SequenceId | None:
         """The sequence if it has points."""
-        sequence = SequenceId(run_hash, name, context, pack((name, context)))
-        if self.tree.get(keys.of_run(run_hash, name, context)) is not None:
+        sequence = sequence_id(run_hash, name if kind == METRIC else (kind, name), context)
+        if self.tree.get(keys.of_run(run_hash, sequence.key_name, context)) is not None:
             return sequence
         held = any(sequence.packed in segment.sequences(run) for segment, run in self._intact(run_hash))
         return sequence if held else None
 
     def merged_summary(self, sequence: SequenceId) -> Summary | None:
         """What the tree says of a sequence."""
-        data = self.tree.get(keys.sequence(sequence.name, sequence.context, sequence.run))
+        data = self.tree.get(keys.sequence(sequence.key_name, sequence.context, sequence.run))
         return None if data is None else decode_summary(data)
 
     def summary(self, sequence: SequenceId) -> Summary | None:
@@ -331,7 +353,7 @@ class View:
                 continue
             into_steps, into_values, at = steps[begin:end], values[begin:end], 0
             if summary.blocks == 1:
-                data = self.tree.get(keys.block(keys.VALUES, sequence.run, sequence.name, sequence.context, summary.first_step))
+                data = self.tree.get(keys.block(keys.VALUES, sequence.run, sequence.key_name, sequence.context, summary.first_step))
                 pieces = [] if data is None else [data]
             else:
                 pieces = [data for _, data in self.tree.scan(sequence.blocks(keys.VALUES))]
@@ -355,6 +377,65 @@ class View:
     def heads(self, sequence: SequenceId) -> list[Summary]:
         """The summaries of the merged blocks, in order."""
         return [decode_summary(value) for _, value in self.tree.scan(sequence.blocks(keys.HEAD))]
+
+    # -- objects ----
+
+    def objects(self, sequence: SequenceId, points: Points) -> list[list[Item]]:
+        """The items of each of some resolved points of a sequence of objects. Contents are not read."""
+        fresh = {
+            (segment.segment.writer, order): [item for record in records for item in record.items()]
+            for segment, order, records in self._unmerged_objects(sequence)
+        }
+        stamps = list(zip(points["order"].tolist(), points["writer"].tolist(), strict=True))
+        merged: dict[tuple[int, int], bytes] = {}
+        if len(stamps) > _MANY_OBJECTS:
+            for key, value in self.tree.scan(keys.objects_of(sequence.run, sequence.key_name, sequence.context)):
+                order, writer = unpack(key, 1)[3:]
+                merged[order, writer] = value
+        return [fresh.get((writer, order)) or self._merged_items(sequence, order, writer, merged) for order, writer in stamps]
+
+    def _merged_items(self, sequence: SequenceId, order: int, writer: int, known: dict[tuple[int, int], bytes]) -> list[Item]:
+        data = known.get((order, writer)) or self.tree.get(keys.object_at(sequence.run, sequence.key_name, sequence.context, order, writer))
+        if data is None:
+            raise CorruptionError(f"an object of {sequence.name!r} of run {sequence.run} is missing", self.layout.tree)
+        return decode_items(data)
+
+    def _unmerged_objects(self, sequence: SequenceId) -> Iterator[tuple[SegmentView, int, list[ObjectRecord]]]:
+        """(segment, order, records) of each step of a sequence that the journals hold."""
+        for segment, run in self._intact(sequence.run):
+            for order, records in groupby(segment.objects(run, sequence.packed), key=lambda record: record.order):
+                yield segment, order, list(records)
+
+    def object(self, sequence: SequenceId, order: int, writer: int, index: int) -> tuple[dict[str, Any], bytes]:
+        """(header, content) of one object in its final form; order and writer are those of its point. Raises CorruptionError where the
+        content is not what was stored, KeyError when another has replaced it."""
+        for segment, at, records in self._unmerged_objects(sequence):
+            if at == order and segment.segment.writer == writer:
+                item, place = [found for record in records for found in record.places()][index]
+                if not place:
+                    return finish(item.header, self._content(item))
+                assert isinstance(item.content, params.Blob)
+                try:
+                    return finish(item.header, read_content(segment.segment.path, place, item.content))
+                except FileNotFoundError as error:  # merged since
+                    raise TreeMoved(str(error)) from None
+        data = self.tree.get(keys.object_at(sequence.run, sequence.key_name, sequence.context, order, writer))
+        if data is None:
+            raise KeyError(f"an object of {sequence.name!r} of run {sequence.run}: another was tracked in its place")
+        item = decode_items(data)[index]
+        return finish(item.header, self._content(item))
+
+    def _content(self, item: Item) -> bytes:
+        held = item.content
+        if isinstance(held, bytes):
+            return held
+        if held.size >= BLOB_BYTES:
+            content = get_blob(self.layout.blobs, held.digest)
+        else:
+            content = self.tree.get(keys.content(held.digest))
+        if content is None:
+            raise CorruptionError("the content of an object is lost", self.layout.tree)
+        return checked_content(content, held, self.layout.tree)
 
     def _demand_count(self, sequence: SequenceId, expected: int, count: int) -> None:
         if count != expected:

@@ -67,7 +67,9 @@ class Writer:
         self._next_run = 0
         self._open: dict[int, Recorder] = {}
         self._times_open: collections.Counter[str] = collections.Counter()  # by run hash
-        self._counters: dict[str, dict[bytes, Any]] = {}  # by run hash, of the runs that are open: where their sequences' steps stand
+        self._known: dict[
+            str, tuple[dict[bytes, Any], dict[bytes, Any]]
+        ] = {}  # by run hash, of the runs that are open: counters and kinds of sequences
         self._unsynced: list[Path] = []
         self._syncer: _Syncer | None = None
         self._pid = os.getpid()
@@ -88,7 +90,7 @@ class Writer:
             recorder.append([])
             self._open[recorder.number] = recorder
             self._times_open[run_hash] += 1
-            recorder.counters = self._counters.setdefault(run_hash, recorder.counters)
+            recorder.counters, recorder.kinds = self._known.setdefault(run_hash, (recorder.counters, recorder.kinds))
             if power:
                 self._sync_directory()
             return recorder
@@ -115,7 +117,7 @@ class Writer:
             if self._open.pop(recorder.number, None) is not None:
                 self._times_open[recorder.run_hash] -= 1
                 if not self._times_open[recorder.run_hash]:
-                    del self._times_open[recorder.run_hash], self._counters[recorder.run_hash]
+                    del self._times_open[recorder.run_hash], self._known[recorder.run_hash]
 
     def _ends_here(self, recorder: Recorder) -> bool:
         """Whether its end is to be written: a forked child ends only what it wrote to."""

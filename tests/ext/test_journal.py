@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from aimlite._ext import journal as ext
 from aimlite._ext.recorder import Recorder
 from aimlite.errors import CorruptionError
+from aimlite.storage.objects import decode_object_record, object_records
 from reference import journal as reference
 from reference.blocks import bits_of, float_of
-from reference.journal import COLUMNS, END, OPEN, PARAMS, POINTS, PROPERTY, ROTATED, SEQUENCE, Journal, Point
+from reference.journal import COLUMNS, END, OBJECT, OPEN, PARAMS, POINTS, PROPERTY, ROTATED, SEQUENCE, Journal, Point
 from reference.keys import pack
 
 FORMAT = Path(__file__).parents[2] / "docs" / "format.md"
@@ -499,6 +500,50 @@ def test_example_of_the_format() -> None:
     assert [(r.kind, r.payload, r.more) for r in written.records] == [
         (r.kind, r.payload, r.more) for r in reference.decode_journal(data, WRITER, 0).records
     ]
+
+
+def test_objects_as_the_format_says(tmp_path: Path) -> None:
+    text = FORMAT.read_text("utf-8")
+    found = re.search(r"^The records of `(.*?)`, given as a single object.*?```\n(.*?)```", text, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    assert found[1] == '[({"caption": "a"}, b"hello")]'
+    example = bytes.fromhex("".join(line.split(";")[0] for line in found[2].splitlines()))
+    first: list[tuple[dict[str, Any], bytes]] = [({"caption": "a"}, b"hello")]
+    assert example == reference.encode_object(0, first)
+    many = [({"k": k}, bytes([k]) * (250 + k)) for k in range(12)]
+    files = Files()
+    try:
+        recorder = Recorder(files.journal, 0, "run-1")
+        recorder.track_objects("texts", "t", object_records(first, tmp_path), 1, False, 5, 2.5, {"on": 1})
+        recorder.track_objects("texts", "t", object_records(many, tmp_path), 12, False, None, None, {"on": 1})
+        written = reference.decode_journal(files.contents()[0], WRITER, SEGMENT)
+        reader = ext.JournalReader(files.contents()[0][:40], WRITER, SEGMENT)
+        reader.feed(files.contents()[0][40:], True)
+    finally:
+        files.close()
+    late = written.points[1].time if written.points[1].time != written.points[1].order else None
+    assert [[(record.kind, record.payload) for record in group] for group in written.groups] == [
+        [
+            (OPEN, reference.encode_open(0, "run-1")),
+            (SEQUENCE, reference.encode_sequence(0, 0, ("texts", "t"), {"on": 1}, 2)),
+            (OBJECT, example),
+            (POINTS, reference.encode_points([(0, 5, 1.0, False)], given=True, epoch=2.5)),
+        ],
+        [
+            (OBJECT, reference.encode_object(0, many)),
+            (
+                POINTS,
+                reference.encode_points([(0, 6, 12.0, False)], time=late),
+            ),
+        ],
+    ]
+    assert written.points[0].order < written.points[1].order
+    objects = [(offset, order, payload) for kind, offset, order, payload in reader.meta if kind == OBJECT]
+    for (offset, order, payload), group, items in zip(objects, written.groups, (first, many), strict=True):
+        record = next(record for record in group if record.kind == OBJECT)
+        assert (offset, order) == (record.offset, record.order)
+        assert payload == record.payload[: 8 + int.from_bytes(record.payload[4:8], "little")]  # what follows is read when it is asked for
+        assert [item.size for item in decode_object_record(offset, order, payload)[1].items()] == [len(content) for _, content in items]
 
 
 # ---- damage ----

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgpack
+
 from reference.blocks import crc32c, regular, signed
 from reference.keys import pack, unpack
 
 MAGIC = b"AIMLJRNL"
-OPEN, SEQUENCE, POINTS, COLUMNS, PARAMS, PROPERTY, END, ROTATED = 1, 2, 3, 4, 5, 6, 9, 10
+OPEN, SEQUENCE, POINTS, COLUMNS, PARAMS, PROPERTY, OBJECT, END, ROTATED = 1, 2, 3, 4, 5, 6, 7, 9, 10
 HEADER, FILE_HEADER = 24, 40
 
 
@@ -91,8 +94,19 @@ def encode_open(run: int, run_hash: str, flags: int = 0) -> bytes:
     return struct.pack("<IB", run, flags) + run_hash.encode()
 
 
-def encode_sequence(sequence: int, run: int, name: str, context: dict[str, Any], kind: int = 1) -> bytes:
+def encode_sequence(sequence: int, run: int, name: str | tuple[str, str], context: dict[str, Any], kind: int = 1) -> bytes:
     return struct.pack("<IIB", sequence, run, kind) + pack((name, context))
+
+
+def encode_object(sequence: int, items: Sequence[tuple[dict[str, Any], bytes]]) -> bytes:
+    """items: (header, content) of each object, all in one record; none so long that it would be a blob."""
+    stored = [content if len(content) <= 256 else msgpack.ExtType(2, _named(content)) for _, content in items]
+    packed = msgpack.packb([[header, content] for (header, _), content in zip(items, stored, strict=True)])
+    return struct.pack("<II", sequence, len(packed)) + packed + b"".join(content for _, content in items if len(content) > 256)
+
+
+def _named(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest() + struct.pack("<Q", len(content))
 
 
 def encode_points(

@@ -24,7 +24,7 @@ from aimlite import Repo, Run
 from aimlite.storage.check import check
 from aimlite.storage.params import flatten, nest
 from aimlite.storage.runs import WriterEntry, derive_state
-from aimlite.storage.view import Reader
+from aimlite.storage.view import METRIC, Reader, View
 from aimlite.storage.writer import Writer
 from reference.keys import pack
 
@@ -90,6 +90,7 @@ class ModelRun:
     tags: list[str] = field(default_factory=list)
     rows: dict[Key, list[Row]] = field(default_factory=lambda: defaultdict(list))
     contexts: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    objects: dict[tuple[Key, int], Any] = field(default_factory=dict)  # by sequence and step: (header, content) of each
     counters: dict[tuple[int, Key], int] = field(default_factory=dict)  # by writer: the next step
     open: dict[int, int] = field(default_factory=lambda: defaultdict(int))  # by writer: how many objects
     wrote: dict[int, int] = field(default_factory=dict)  # by writer: when last
@@ -149,6 +150,8 @@ trees = st.recursive(
 )
 paths = st.lists(keys, min_size=1, max_size=3).map(tuple)
 any_open = st.integers(0, 100)
+sizes = st.sampled_from([0, 5, 400, 1 << 20])  # within the header, in the tree, a blob
+items = st.lists(st.tuples(st.dictionaries(keys, st.integers(0, 3), max_size=2), sizes.map(bytes)), min_size=1, max_size=3)
 
 
 def plain_key(name: str, context: dict[str, Any] | None) -> Key:
@@ -253,6 +256,14 @@ class Engine(RuleBasedStateMachine):
             model.contexts[key] = context or {}
             for k, value in enumerate(column):
                 model.add(self.ids[held.writer], key, None if given is None else given[k], float(value), epoch)
+
+    @precondition(lambda self: self.open)
+    @rule(which=any_open, found=items, kind=st.sampled_from(["texts", "images"]), step=st.integers(0, 6), context=contexts, epoch=epochs)
+    def track_objects(self, which: int, found: list[Any], kind: str, step: int, context: Any, epoch: int | None) -> None:
+        held = self.pick(which)
+        held.run._track_items(kind, kind, found, True, step, epoch, context)
+        model = self.wrote(held)
+        model.objects[(kind, pack((context or {},))), step] = found
 
     @precondition(lambda self: self.open)
     @rule(which=any_open, path=paths, value=trees)
@@ -379,6 +390,7 @@ class Engine(RuleBasedStateMachine):
         run, model = repo.get_run(run_hash), self.runs[run_hash]
         assert run is not None
         assert run.status == model.status()
+        self.compare_objects(run_hash, repo)
         expected = nest(model.leaves.items()) if model.leaves else {}
         assert run[...] == expected
         for key, value in expected.items():
@@ -406,6 +418,21 @@ class Engine(RuleBasedStateMachine):
                 for view, at in ((found.values, 1), (found.epochs, 2)):
                     part_steps, part = view[begin:end]
                     assert repr((part_steps.tolist(), part.tolist())) == repr(([row[0] for row in inside], [row[at] for row in inside]))
+
+    def compare_objects(self, run_hash: str, repo: Repo) -> None:
+        def task(view: View) -> dict[tuple[Key, int], Any]:
+            found: dict[tuple[Key, int], Any] = {}
+            for sequence in view.sequences(run_hash, None):
+                if sequence.kind != METRIC:
+                    points = view.points(sequence)
+                    for k, held in enumerate(view.objects(sequence, points)):
+                        stamp = int(points["order"][k]), int(points["writer"][k])
+                        assert points["value"][k] == len(held)
+                        at = ((sequence.kind, pack((sequence.context,))), int(points["step"][k]))
+                        found[at] = [view.object(sequence, *stamp, index) for index in range(len(held))]
+            return found
+
+        assert repo._reader.read(task) == self.runs[run_hash].objects
 
     def teardown(self) -> None:
         try:
