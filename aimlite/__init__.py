@@ -13,10 +13,13 @@ __all__ = [
     "Context",
     "CorruptionError",
     "Distribution",
+    "Experiment",
     "Figure",
     "Image",
     "MergeError",
     "Metric",
+    "Note",
+    "NoteChange",
     "QueryLimitError",
     "QueryReportMode",
     "QuerySyntaxError",
@@ -30,6 +33,7 @@ __all__ = [
     "RunClosedError",
     "RunNotFound",
     "Sequence",
+    "Tag",
     "Text",
     "convert_to_image_list",
 ]
@@ -54,8 +58,10 @@ if TYPE_CHECKING:
     from aimlite.objects.figure import Figure
     from aimlite.objects.image import Image, convert_to_image_list
     from aimlite.objects.text import Text
+    from aimlite.sdk.catalog import Experiment, Tag
     from aimlite.sdk.context import Context
     from aimlite.sdk.metric import Metric
+    from aimlite.sdk.notes import Note, NoteChange
     from aimlite.sdk.repo import Repo, RepoStatus
     from aimlite.sdk.report import QueryReportMode
     from aimlite.sdk.run import Run
@@ -65,14 +71,18 @@ _MODULES = {
     "Audio": "aimlite.objects.audio",
     "Context": "aimlite.sdk.context",
     "Distribution": "aimlite.objects.distribution",
+    "Experiment": "aimlite.sdk.catalog",
     "Figure": "aimlite.objects.figure",
     "Image": "aimlite.objects.image",
     "Metric": "aimlite.sdk.metric",
+    "Note": "aimlite.sdk.notes",
+    "NoteChange": "aimlite.sdk.notes",
     "QueryReportMode": "aimlite.sdk.report",
     "Repo": "aimlite.sdk.repo",
     "RepoStatus": "aimlite.sdk.repo",
     "Run": "aimlite.sdk.run",
     "Sequence": "aimlite.sdk.sequence",
+    "Tag": "aimlite.sdk.catalog",
     "Text": "aimlite.objects.text",
     "convert_to_image_list": "aimlite.objects.image",
 }

@@ -17,7 +17,24 @@ import click
 import pytest
 
 import aimlite
-from aimlite import Audio, Context, Distribution, Figure, Image, Metric, Repo, RepoStatus, Run, Sequence, Text, errors
+from aimlite import (
+    Audio,
+    Context,
+    Distribution,
+    Experiment,
+    Figure,
+    Image,
+    Metric,
+    Note,
+    NoteChange,
+    Repo,
+    RepoStatus,
+    Run,
+    Sequence,
+    Tag,
+    Text,
+    errors,
+)
 from aimlite._ext.recorder import SequenceWriter
 from aimlite.cli.__main__ import cli
 from aimlite.demo.__main__ import parser as demo_parser
@@ -42,6 +59,10 @@ CLASSES = {  # which sections of docs/api.md tell of a class
     Repo: ["Repo"],
     RepoStatus: ["RepoStatus"],
     Problem: ["Problem"],
+    Tag: ["Tag"],
+    Experiment: ["Experiment"],
+    Note: ["Notes"],
+    NoteChange: ["Notes"],
     Sequence: ["Sequence"],
     Metric: ["Sequence", "Metric"],
     MetricCollection: ["MetricCollection"],

@@ -52,7 +52,7 @@ def show(prefix: str, names: Sequence[str], plot: bool, as_json: bool) -> None:
         if missing:
             has = ", ".join(sorted({metric.name for metric in run.metrics()})) or "none"
             raise NotFound(f"run {run.hash} has no metric {', '.join(map(repr, sorted(missing)))}; it has {has}")
-        properties = {**describe(run), "description": run.description}
+        properties = {**describe(run), "description": run.description, "notes": [note.text for note in run.notes], "error": run.error}
         if as_json:
             print_json({**properties, "params": run[...], "metrics": [metric_summary(metric) for metric in metrics]})
         elif is_terminal():
@@ -62,7 +62,7 @@ def show(prefix: str, names: Sequence[str], plot: bool, as_json: bool) -> None:
             _show_metrics(metrics)
         else:
             if not names:
-                print_lines([(name, _plain(value)) for name, value in properties.items() if value is not None])
+                print_lines([(name, _plain(value)) for name, value in properties.items() if value not in (None, [])])
                 _print_params(run[...])
                 click.echo("\n" if metrics else "", nl=False)
             print_lines(metric_cells(metric) for metric in metrics)
@@ -89,13 +89,15 @@ def _show_properties(properties: dict[str, Any]) -> None:
         "duration": duration_text(properties["duration"]),
         "tags": ", ".join(properties["tags"]),
         "description": properties["description"] or "",
+        "error": "" if properties["error"] is None else f"{properties['error']['type']}: {properties['error']['message']}",
+        "notes": "\n\n".join(properties["notes"]),
     }
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in shown.items():
         if value:
-            table.add_row(name, Text("\n".join(map(clean, value.split("\n") if name == "description" else [value]))))
+            table.add_row(name, Text("\n".join(map(clean, value.split("\n") if name in ("description", "error", "notes") else [value]))))
     console().print(table)
 
 

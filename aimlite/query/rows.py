@@ -16,7 +16,7 @@ from aimlite._ext.recorder import canonical_context
 from aimlite.query.names import SEQUENCE_NUMBERS
 from aimlite.storage import keys, params
 from aimlite.storage.points import FLOATS, INTS, Summary, decode_summary
-from aimlite.storage.runs import RunState, WriterEntry, decode_writer_entry, derive_state, error_in, is_stalled, tags_in
+from aimlite.storage.runs import RunState, WriterEntry, decode_writer_entry, derive_state, error_in, is_stalled, notes_in, tags_in
 from aimlite.storage.view import SequenceId, View
 
 _EPOCH = dt.datetime(1970, 1, 1)
@@ -303,7 +303,7 @@ _OF_PROPERTIES: dict[str, Any] = {
     "path": lambda held, _: held.get("experiment", "default"),
     "archived": lambda held, _: held.get("archived", False),
     "tags": lambda held, _: tags_in(held),
-    "notes": lambda held, _: [],
+    "notes": lambda held, _: notes_in(held),
 }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, cast
 
+from aimlite.sdk.notes import Notes
 from aimlite.sdk.params import plain
 from aimlite.storage.runs import TAG, error_in, is_stalled, tags_in
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 MAX_TAG = 50
 
 
-class RunProperties:
+class RunProperties(Notes):
     """Properties may be set from any process, also of a run that has ended; what is set last stays."""
 
     hash: str
@@ -87,7 +88,7 @@ class RunProperties:
     def tags(self, tags: Iterable[str]) -> None:
         if isinstance(tags, str):
             raise TypeError(f"tags are several strings, not the one {tags!r:.100}; add_tag() adds one")
-        wanted, held = [_tag(tag) for tag in tags], self.tags
+        wanted, held = [checked_tag(tag) for tag in tags], self.tags
         changes: dict[str, int | None] = {TAG + tag: None for tag in held if tag not in wanted}
         now = time.time_ns() // 1000
         changes.update({TAG + tag: now + place for place, tag in enumerate(wanted) if tag not in held})
@@ -95,12 +96,12 @@ class RunProperties:
 
     def add_tag(self, value: str) -> None:
         """Adds a tag of 1 to 50 characters; nothing happens when the run has it."""
-        if _tag(value) not in self.tags:
+        if checked_tag(value) not in self.tags:
             self._set_properties({TAG + value: time.time_ns() // 1000})
 
     def remove_tag(self, tag_name: str) -> bool:
         """Takes a tag away; returns whether the run had it."""
-        had = _tag(tag_name) in self.tags
+        had = checked_tag(tag_name) in self.tags
         if had:
             self._set_properties({TAG + tag_name: None})
         return had
@@ -166,7 +167,7 @@ def text(what: str, value: object) -> str:
     return str(plain(str.__str__(value), (what,)))
 
 
-def _tag(tag: object) -> str:
+def checked_tag(tag: object) -> str:
     name = text("a tag", tag)
     if not 1 <= len(name) <= MAX_TAG:
         raise ValueError(f"a tag has 1 to {MAX_TAG} characters, not {len(name)}: {name!r:.80}")

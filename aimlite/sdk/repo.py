@@ -20,6 +20,7 @@ from aimlite.storage.layout import FORMAT, REPO_DIR, Layout, open_layout, read_f
 from aimlite.storage.writer import Writer, end_segment, writer_for
 
 if TYPE_CHECKING:
+    from aimlite.sdk.catalog import Experiment, Tag
     from aimlite.sdk.queries import Options, QueryMetricCollection, QueryObjectCollection, QueryRunCollection
     from aimlite.sdk.run import Run
     from aimlite.storage.check import Problem
@@ -232,6 +233,45 @@ class Repo:
             for name, context in self._reader.read(sequence_names):
                 found["metric"].setdefault(name, []).append(Context(context).to_dict())
         return found
+
+    def tags(self) -> list[Tag]:
+        """The tags of its runs, and those that only have a color or comment, by name."""
+        from aimlite.sdk import catalog
+
+        return catalog.tags(self)
+
+    def set_tag(self, name: str, *, color: str | None = None, comment: str | None = None) -> None:
+        """Gives a tag a color (any string of up to 50 characters: a page shows CSS colors) and a comment (up to 200). None leaves as it
+        is, '' takes away. Raises TypeError, ValueError, ReadOnlyError."""
+        from aimlite.sdk import catalog
+
+        catalog.set_tag(self, name, color, comment)
+
+    def rename_tag(self, name: str, new_name: str) -> int:
+        """Renames a tag on every run that has it, its color and comment included, unless the new name has some; returns how many runs.
+        Each run changes whole, one after the other: do it again should it be broken off. Raises TypeError, ValueError, ReadOnlyError.
+        """
+        from aimlite.sdk import catalog
+
+        return catalog.rename_tag(self, name, new_name)
+
+    def delete_tag(self, name: str) -> int:
+        """Takes a tag from every run that has it, and its color and comment; returns how many runs. Raises as `rename_tag`."""
+        from aimlite.sdk import catalog
+
+        return catalog.delete_tag(self, name)
+
+    def experiments(self) -> list[Experiment]:
+        """The experiments of its runs, and those that only have a description or notes, by name."""
+        from aimlite.sdk import catalog
+
+        return catalog.experiments(self)
+
+    def experiment(self, name: str) -> Experiment:
+        """The experiment of a name, with its description and notes; it need not have runs."""
+        from aimlite.sdk.catalog import Experiment
+
+        return Experiment(self, name)
 
     def list_active_runs(self) -> list[str]:
         """The hashes of the runs that a process is writing, newest first. Looks at those alone that the journals name.

@@ -18,7 +18,7 @@ from aimlite.storage.blobs import BLOB_BYTES, blob_digest, blob_path, is_blob_mi
 from aimlite.storage.layout import Layout, open_layout
 from aimlite.storage.objects import Item, decode_items
 from aimlite.storage.points import Summary, decode_block, decode_summary, summarize
-from aimlite.storage.runs import decode_writer_entry, derive_state, index_properties
+from aimlite.storage.runs import decode_writer_entry, derive_state, index_properties, is_hidden
 from aimlite.storage.tree import Tree, TreeMoved
 from aimlite.storage.view import Reader, View
 
@@ -212,7 +212,7 @@ def _space(tree: Tree, space: bytes) -> Iterator[tuple[tuple[Any, ...], bytes]]:
 def _check_runs(view: View) -> Iterator[str]:
     count = 0
     for (run_hash,), value in _space(view.tree, keys.RUN):
-        count += 1
+        count += not is_hidden(run_hash)
         held = msgpack.unpackb(value)
         entries = [decode_writer_entry(data) for _, data in view.tree.scan(keys.writers_of_run(run_hash))]
         if not entries:
@@ -233,7 +233,7 @@ def _check_runs(view: View) -> Iterator[str]:
 
 
 def _property_keys(run_hash: str, properties: dict[str, Any], state: Any) -> Iterator[tuple[str, bytes]]:
-    for name, value in index_properties(properties, state):
+    for name, value in () if is_hidden(run_hash) else index_properties(properties, state):
         try:
             indexed = value if name == "created" else keys.index_value(value)
         except LookupError:

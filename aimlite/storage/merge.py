@@ -39,7 +39,7 @@ from aimlite.storage.points import (
     split_blocks,
     summarize,
 )
-from aimlite.storage.runs import WriterEntry, decode_writer_entry, derive_state, index_properties
+from aimlite.storage.runs import WriterEntry, decode_writer_entry, derive_state, index_properties, is_hidden
 from aimlite.storage.segments import Segment, SegmentRun, SegmentView
 from aimlite.storage.tree import Tree, TreeMoved, TreeReader, TreeWriter, tree_generation
 from aimlite.storage.view import load_params
@@ -220,7 +220,7 @@ class BatchBuilder:
     def add_run(self, run_hash: str, touching: Touching) -> None:
         """All that the chosen segments say of a run."""
         known = self._tree.get(keys.run(run_hash))
-        self._new_runs += known is None
+        self._new_runs += known is None and not is_hidden(run_hash)
         self._add_state(run_hash, touching, None if known is None else msgpack.unpackb(known))
         self._add_params(run_hash, touching, known is not None)
         sequences: dict[bytes, list[Points]] = {}
@@ -276,6 +276,8 @@ class BatchBuilder:
         self._move_index(run_hash, [], index_properties(properties, derive_state(created, order, entries)))
 
     def _move_index(self, run_hash: str, old: list[tuple[str, Any]], new: list[tuple[str, Any]]) -> None:
+        if is_hidden(run_hash):
+            return
         for values, entry in ((old, None), (new, b"")):
             for name, value in values:
                 with contextlib.suppress(LookupError):

@@ -31,7 +31,7 @@ from aimlite.storage.merge import BatchBuilder
 from aimlite.storage.objects import decode_items
 from aimlite.storage.params import Blob
 from aimlite.storage.points import Points, concatenate, decode_block, resolve
-from aimlite.storage.runs import WriterEntry, decode_writer_entry
+from aimlite.storage.runs import WriterEntry, decode_writer_entry, is_hidden
 from aimlite.storage.salvage import named_runs, readable_entries
 from aimlite.storage.segments import Segment
 from aimlite.storage.tree import EmptyTree, Tree, TreeMoved, TreeReader, TreeWriter, rebuild_manifest, tree_generation
@@ -185,7 +185,7 @@ class _Rebuild:
         runs = self._complete_runs()
         self._rebuild_objects()
         self._rebuild_blocks(runs)
-        self._put(keys.run_count(), msgpack.packb(len(runs)))
+        self._put(keys.run_count(), msgpack.packb(sum(not is_hidden(run_hash) for run_hash in runs)))
         self._commit()
         return self._losses
 

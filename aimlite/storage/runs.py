@@ -100,6 +100,33 @@ def tags_in(properties: dict[str, Any]) -> list[str]:
     return [name[len(TAG) :] for _, name in held]
 
 
+CATALOG = ".catalog"  # holds what a repo knows besides its runs, as properties; only edited, never opened
+
+
+def is_hidden(run_hash: str) -> bool:
+    """Whether it is none of the user's runs: their hashes do not begin with a dot."""
+    return run_hash.startswith(".")
+
+
+NOTE = "note:"  # and id, `:`, version: a property of its own for each version of a note: its text, None where it was deleted
+
+
+def note_versions(properties: dict[str, Any], before: str = NOTE, after: str = "") -> dict[str, list[tuple[str, str | None]]]:
+    """id → [(version, text)] of the notes among some properties, both oldest first."""
+    found: dict[str, list[tuple[str, str | None]]] = {}
+    for name in sorted(name for name in properties if name.startswith(before) and name.endswith(after)):
+        note_id, _, version = name[len(before) : len(name) - len(after)].partition(":")
+        if ":" not in version:  # else it is of something whose name ends with this one's
+            found.setdefault(note_id, []).append((version, properties[name]))
+    return found
+
+
+def notes_in(properties: dict[str, Any]) -> list[str]:
+    """The texts of a run's notes as they are now, oldest first."""
+    latest = [versions[-1][1] for versions in note_versions(properties).values()]
+    return [text for text in latest if text is not None]
+
+
 ERROR = "error"  # time of the END it belongs to (µs), type, message, traceback
 
 

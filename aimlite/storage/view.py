@@ -41,7 +41,7 @@ from aimlite.storage.points import (
     summarize,
     within,
 )
-from aimlite.storage.runs import RunState, WriterEntry, decode_writer_entry, derive_state
+from aimlite.storage.runs import RunState, WriterEntry, decode_writer_entry, derive_state, index_properties, is_hidden
 from aimlite.storage.segments import Segment, SegmentRun, SegmentView
 from aimlite.storage.tree import EmptyTree, Tree, TreeMoved, TreeReader, tree_generation
 
@@ -95,6 +95,8 @@ class View:
 
     def has_run(self, run_hash: str) -> bool:
         """Raises CorruptionError when it is not found but a damaged journal may hold it."""
+        if is_hidden(run_hash):
+            return False
         if any(segment.run(run_hash) for segment in self.segments) or self.tree.get(keys.run(run_hash)) is not None:
             return True
         for segment in self.segments:
@@ -132,9 +134,10 @@ class View:
     def hashes_with_prefix(self, prefix: str, limit: int) -> list[str]:
         """The hashes that begin with prefix, ascending, at most `limit`; where one is the prefix itself, that one alone. Raises
         CorruptionError as `has_run`."""
-        merged = islice(self.tree.scan(keys.runs_with_prefix(prefix)), limit)
+        known = (unpack(key, 1)[0] for key, _ in self.tree.scan(keys.runs_with_prefix(prefix)))
+        merged = islice((run_hash for run_hash in known if not is_hidden(run_hash)), limit)
         fresh = (run_hash for run_hash in self.unmerged_runs() if run_hash.startswith(prefix))
-        found = sorted({*(unpack(key, 1)[0] for key, _ in merged), *fresh})[:limit]
+        found = sorted({*merged, *fresh})[:limit]
         if found[:1] == [prefix] or (not found and self.has_run(prefix)):
             return [prefix]
         return found
@@ -179,6 +182,22 @@ class View:
         if merged is not None:
             created, order = min(created or merged["created"], merged["created"]), max(order, merged["order"])
         return derive_state(created, order, entries.values())
+
+    def runs_by_property(self, name: str) -> dict[str, list[str]]:
+        """value → the runs that have it, of a property that the index holds whole: 'experiment' or 'tag'."""
+        live, found = self.unmerged_runs(), dict[str, list[str]]()
+        begin = len(keys.property_index_of(name)[0])
+        for key, _ in self.tree.scan(keys.property_index_of(name)):
+            value, run_hash = keys.rest(key, begin)
+            if run_hash not in live:
+                if len(value.encode()) >= 250:  # it may be cut
+                    value = self.properties(run_hash).get(name, value)
+                found.setdefault(value, []).append(run_hash)
+        for run_hash in live:
+            for held, value in index_properties(self.properties(run_hash), self.run_state(run_hash)):
+                if held == name:
+                    found.setdefault(value, []).append(run_hash)
+        return found
 
     def properties(self, run_hash: str) -> dict[str, Any]:
         """The caller's own."""
@@ -477,6 +496,8 @@ class View:
         runs: dict[str, int] = {}
         for segment in self.segments:
             for run_hash in segment.run_hashes():
+                if is_hidden(run_hash):
+                    continue
                 opened = segment.segment.runs[run_hash].opens[0][1]
                 runs[run_hash] = min(opened, runs.get(run_hash, opened))
         return runs
