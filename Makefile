@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 SOURCES := $(wildcard aimlite/_ext/*.pyx aimlite/_ext/*.pxd aimlite/_ext/*.h)
 EXTENSIONS := aimlite._ext.keys aimlite._ext.blocks aimlite._ext.journal aimlite._ext.recorder
 
-.PHONY: demo test stress check bench docs sanitize fuzz clean
+.PHONY: demo test stress check bench bench-peers bench-codecs bench-scaling bench-compare docs sanitize fuzz clean
 
 test: $(VENV)/.built  ## every test but the long ones
 	$(PYTEST) -n auto --dist worksteal
@@ -30,6 +30,20 @@ check: $(VENV)/.built  ## style, types, stubs, layers, docs
 
 bench: $(VENV)/.built  ## benchmarks: the environment, then one line per operation
 	$(BIN)/python benchmarks/bench.py
+
+# Each peer gets an environment of its own under build/peers, which needs a package index. PEERS_OPTIONS='--write docs/benchmarks.md' keeps the table.
+bench-peers: $(VENV)/.built  ## aimlite beside Aim, Runicorn, TensorBoard, MLflow, W&B, Trackio and two floors
+	$(BIN)/python benchmarks/peers/peers.py $(PEERS_OPTIONS)
+
+bench-codecs: $(VENV)/.built  ## the codec of blocks beside pcodec, Blosc2 and zstd
+	$(BIN)/python benchmarks/block_codecs.py $(CODECS_OPTIONS)
+
+bench-scaling: $(VENV)/.built  ## cost per operation over writers, runs and points
+	$(BIN)/python benchmarks/scaling.py $(SCALING_OPTIONS)
+
+bench-compare: $(VENV)/.built  ## the benchmarks on this working tree and on the commit REF, in turns
+	@[ -n "$(REF)" ] || { echo 'say with which commit: make bench-compare REF=main'; exit 2; }
+	$(BIN)/python benchmarks/compare.py $(REF) $(COMPARE_OPTIONS)
 
 docs: $(VENV)/.built  ## run every example of README.md and docs/
 	$(PYTEST) tests/test_docs.py tests/sdk/test_types_page.py aimlite --doctest-modules

@@ -30,14 +30,15 @@ from table import SEED, Bench, Line, Operation, Samples
 OPERATIONS = {
     found.name: found for module in (writing, reading, querying, upkeep) for found in vars(module).values() if isinstance(found, Operation)
 }
-ROW = "{:<28} {:>12} {:>12}  {:<9} {:<10} {}"
+ROW = "{:<32} {:>12} {:>12}  {:<9} {:<12} {}"
 
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
     with directory_in(options.dir) as directory:
         let_children_keep_bytecode(directory)
-        described, warnings = environment.describe(directory), environment.warnings()
+        described = environment.describe(directory)
+        warnings = [] if options.unwatched else environment.warnings()
         for label, text in described.items():
             print(f"{label:<10} {text}")
         print(f"{'scale':<10} {options.scale:g}; seed {SEED}; {options.repeats} repeats")
@@ -58,6 +59,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="of which the best and the median are shown (5)")
     parser.add_argument("--dir", type=Path, help="where repos are made and removed again (the temporary directory)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
+    parser.add_argument("--unwatched", action="store_true", help="do not look whether anything makes the figures worthless (half a second)")
     options = parser.parse_args(arguments)
     if options.scale <= 0 or options.repeats < 1:
         parser.error("scale and repeats are greater than 0")
@@ -104,16 +106,17 @@ def summed_up(line: Line, samples: Samples) -> dict[str, Any]:
     """best and median are None where nothing could be measured."""
     best = line.best(samples) if samples else None
     median = sorted(samples)[len(samples) // 2] if samples else None
-    return {"unit": line.unit, "best": best, "median": median, "target": line.target, "samples": len(samples)}
+    missed = None if best is None else line.missed(best)
+    bound = None if line.target is None else f"{'≥' if line.more_is_better else '≤'} {line.target:,g}"
+    return {"unit": line.unit, "best": best, "median": median, "target": bound, "missed": missed, "samples": len(samples)}
 
 
 def row(result: dict[str, Any]) -> str:
-    best, target = result["best"], result["target"]
+    best, missed = result["best"], result["missed"]
     if best is None:
         return ROW.format(result["name"], "-", "-", result["unit"], "", "not installed")
-    bound = "" if target is None else f"≤ {target:g}"
-    verdict = "" if target is None else "reached" if best <= target else f"missed, {best / target:.2f} times"
-    return ROW.format(result["name"], shown(best), shown(result["median"]), result["unit"], bound, verdict).rstrip()
+    verdict = "" if missed is None else "reached" if missed <= 1 else f"missed, {missed:.2f} times"
+    return ROW.format(result["name"], shown(best), shown(result["median"]), result["unit"], result["target"] or "", verdict).rstrip()
 
 
 def shown(figure: float) -> str:

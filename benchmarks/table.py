@@ -27,7 +27,7 @@ Samples = list[float]
 class Line:
     """One figure of an operation.
 
-    target: an upper bound. of: what tells it from the operation's other figures. more_is_better: it is a rate.
+    target: an upper bound, of a rate a lower one. of: what tells it from the operation's other figures. more_is_better: it is a rate.
     """
 
     unit: str
@@ -37,6 +37,12 @@ class Line:
 
     def best(self, samples: Samples) -> float:
         return max(samples) if self.more_is_better else min(samples)
+
+    def missed(self, figure: float) -> float | None:
+        """How many times the figure is beyond the target; at most 1 where it is reached, None without one."""
+        if self.target is None:
+            return None
+        return self.target / figure if self.more_is_better else figure / self.target
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,40 @@ def open_ms(path: str) -> float:
     return 1e3 * stopwatch(lambda: Run(repo=path))
 
 
-@operation("close", Line("ms", 1.0))
+@operation("close", Line("ms", 1.0), Line("ms", 2.0, of="merge due"), Line("ms", of="exit"))
 def close(bench: Bench) -> list[Samples]:
-    """`close()` of a run of 10 metrics."""
+    """`close()` of a run of 10 metrics.
+
+    Then of a script in whose repo so many ended segments wait that a merge helper is due: what `close()` takes, and what the end of the
+    process takes, which starts the helper.
+    """
     runs = [Run(repo=bench.path()) for _ in range(10 * bench.repeats)]
     for run in runs:
         run.track({f"metric_{number}": 0.5 for number in range(10)}, step=0, context=CONTEXT)
-    return [[1e3 * stopwatch(run.close) for run in runs]]
+    scripts = [in_fresh_interpreter(close_ms, str(with_ended_segments(bench.path()))) for _ in range(min(5, bench.repeats))]
+    return [[1e3 * stopwatch(run.close) for run in runs], *(list(samples) for samples in zip(*scripts, strict=True))]
+
+
+def with_ended_segments(path: Path, segments: int = 80) -> Path:
+    """A repo in which so many ended segments wait to be merged: more than a helper lets be."""
+    for number in range(segments):
+        with Run(repo=path) as run:
+            run.track(0.5, name="loss", step=number, context=CONTEXT)
+        run.repo._writer().end_segment()
+    return path
+
+
+def close_ms(path: str) -> tuple[float, float]:
+    """(what `close()` takes, what the end of the process takes beyond it), helpers allowed."""
+    from aimlite.storage import writer
+
+    os.environ.pop("AIMLITE_MERGE", None)
+    run = Run(repo=path)
+    run.track({f"metric_{number}": 0.5 for number in range(10)}, step=0, context=CONTEXT)
+    closing, ending = stopwatch(run.close), stopwatch(writer._close_writers)
+    os.environ["AIMLITE_MERGE"] = "off"
+    Repo(path).merge()  # waits for the helper: what it makes is removed next
+    return 1e3 * closing, 1e3 * ending
 
 
 @operation("resume", Line("ms"), Line("ms", of="new process"))
@@ -68,7 +95,7 @@ def resume_ms(path: str, run_hash: str) -> float:
 
 @operation(
     "merge",
-    Line("points/s", more_is_better=True),
+    Line("points/s", 5e6, more_is_better=True),
     Line("points/s", of="whole", more_is_better=True),
     Line("points/s", of="columns", more_is_better=True),
     Line("ms", of="nothing"),
@@ -158,7 +185,7 @@ def count_descriptors(path: str, runs: int) -> int:
         return len(os.listdir("/proc/self/fd")) - 1 if os.path.isdir("/proc/self/fd") else psutil.Process().num_fds()
 
 
-@operation("rss per sequence", Line("B"))
+@operation("rss per sequence", Line("B", 1024.0))
 def rss(bench: Bench) -> list[Samples]:
     """Memory that a writer keeps for each sequence it has written to."""
     return [[in_fresh_interpreter(rss_per_sequence, str(bench.path()), bench.scaled(50_000, least=1000))]]

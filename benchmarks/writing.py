@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from table import CONTEXT, Bench, Line, Samples, full_entropy, losses, operation
+from table import CONTEXT, Bench, Line, Samples, child_environment, full_entropy, in_fresh_interpreter, losses, operation
 
 from aimlite import Repo, Run
 
@@ -69,6 +71,39 @@ def track_merging(bench: Bench) -> list[Samples]:
     finally:
         os.environ["AIMLITE_MERGE"] = "off"
         Repo(path).merge()
+
+
+@operation("track_during_merge", *(Line("µs", of=of) for of in ("p50", "p99", "p99.9", "p50 alone", "p99 alone", "p99.9 alone")))
+def track_during_merge(bench: Bench) -> list[Samples]:
+    """Single calls as in `track`, for as long as another process merges what an earlier writer has left in the same repo.
+
+    And right after, as many with no merge beside them.
+    """
+    path, n = bench.path(), bench.scaled(2_000_000, least=20_000)
+    in_fresh_interpreter(leave_points, str(path), n)
+    with Run(repo=path) as run:
+
+        def call(step: int) -> None:
+            run.track(0.5, name="single", step=step, context={"subset": "train"})
+
+        laps(call, 1000)
+        code = f"import sys; from aimlite import Repo; Repo({str(path)!r}).merge()"
+        with subprocess.Popen([sys.executable, "-c", code], env=child_environment()) as merging:
+            spent = [laps(call, 1000)]
+            while merging.poll() is None:
+                spent.append(laps(call, 1000))
+        assert merging.returncode == 0
+        alone = [laps(call, 1000) for _ in spent]
+    clock = np.median(laps(lambda step: None, 1000))
+    during, after = (np.percentile(np.concatenate(found) - clock, (50, 99, 99.9)) / 1e3 for found in (spent, alone))
+    return [[float(figure)] for figure in (*during, *after)]
+
+
+def leave_points(path: str, n: int) -> None:
+    """n points in ended segments."""
+    with Run(repo=path) as run:
+        for step, value in enumerate(losses(n).tolist()):
+            run.track(value, name="loss", step=step, context=CONTEXT)
 
 
 @operation("track_power", Line("µs"))
@@ -144,7 +179,7 @@ def track_columns(bench: Bench) -> list[Samples]:
     return [time_columns(bench, losses(n))]
 
 
-@operation("track_columns_f64", Line("µs/point", 0.02))
+@operation("track_columns_f64", Line("µs/point", 0.04))
 def track_columns_f64(bench: Bench) -> list[Samples]:
     """Arrays of full-entropy float64, regular steps."""
     return [time_columns(bench, full_entropy(bench.scaled(1_000_000)))]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-NAME_COLUMNS = 28
+NAME_COLUMNS = 32
 OPERATIONS = {
-    *("track", "track_merging", "track_power", "track_epoch", "sequence_track", "track_dict", "track_dict_1000"),
+    *("track", "track_merging", "track_during_merge", "track_power", "track_epoch", "sequence_track", "track_dict", "track_dict_1000"),
     *("track_columns", "track_columns_f64", "write", "peer track"),
     *("read_metric", "read_many_runs", "sample", "list_runs"),
     *("query", "peer query"),
