@@ -46,7 +46,7 @@ from aimlite.storage.check import Problem
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("**/*.md"))
-RUNNABLE = ["README.md", "docs/tutorial.md"]
+RUNNABLE = ["README.md", "docs/tutorial.md", "docs/system.md"]
 CLI = (ROOT / "docs" / "cli.md").read_text("utf-8")
 ERRORS = [name for name, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, Exception)]
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)

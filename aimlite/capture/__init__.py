@@ -1,4 +1,4 @@
-"""What a run records by itself: how busy the machine was (`sampling`).
+"""What a run records by itself: the environment it ran in (`environment`) and how busy the machine was (`sampling`).
 
 Nothing here knows a Run: it is given functions to write with. Threads of this package import modules with `importing` held, which a fork
 waits for: a module whose import was cut in half by a fork could never be imported in the child.
@@ -10,5 +10,6 @@ import os
 import threading
 
 importing = threading.Lock()
+LIMIT_S = 20  # how long collecting the environment may take, and so how long the end of a run may wait for it
 
 os.register_at_fork(before=importing.acquire, after_in_parent=importing.release, after_in_child=importing.release)

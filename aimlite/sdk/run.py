@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimlite._ext import journal
 from aimlite._ext.recorder import Recorder, SequenceWriter, Tracking
-from aimlite.capture import sampling
+from aimlite.capture import environment, sampling
 from aimlite.errors import ReadOnlyError, RunClosedError, RunNotFound
 from aimlite.sdk.params import ParamsMapping, ParamsView, delete_payload, plain, set_payloads
 from aimlite.sdk.properties import RunProperties, text
@@ -43,13 +43,16 @@ class Run(ParamsMapping, RunProperties, Tracking):
     force_resume: taken for scripts written for Aim; there are no locks that it could drop.
     system_tracking_interval: every so many seconds (0.1 to 86,400) `__system__…` metrics tell how busy the machine is, first after one
     interval; None: never.
-    log_system_params, capture_terminal_logs: checked, without effect yet.
+    log_system_params: record under `__system_params` what the run was started with and on, secrets redacted; True, or a dict that asks for
+    the diff to git's commit or leaves parts out: {'git_diff': True, 'env_variables': False}.
+    capture_terminal_logs: checked, without effect yet.
     durability: 'process' (what a call wrote survives the process, however it is killed) or 'power' (it survives a power failure too);
     None: AIMLITE_DURABILITY, else 'process'. sync_interval: force everything to the disk at least every so many seconds.
 
     Raises TypeError, ValueError, RunNotFound, RepoFormatError, OSError.
     """
 
+    _environment: environment.Collection | None = None
     _watch: sampling.Watch | None = None
 
     def __init__(
@@ -61,7 +64,7 @@ class Run(ParamsMapping, RunProperties, Tracking):
         experiment: str | None = None,
         force_resume: bool = False,
         system_tracking_interval: float | None = 10,
-        log_system_params: bool = False,
+        log_system_params: bool | Mapping[str, bool] = False,
         capture_terminal_logs: bool = True,
         durability: str | None = None,
         sync_interval: float | None = None,
@@ -70,10 +73,10 @@ class Run(ParamsMapping, RunProperties, Tracking):
         self.read_only = _flag("read_only", read_only)
         for name, flag in (
             ("force_resume", force_resume),
-            ("log_system_params", log_system_params),
             ("capture_terminal_logs", capture_terminal_logs),
         ):
             _flag(name, flag)
+        parts = environment.wanted(log_system_params)
         sampling_s = _interval("system_tracking_interval", system_tracking_interval, 0.1)
         if run_hash is not None:
             check_hash(run_hash)
@@ -99,6 +102,8 @@ class Run(ParamsMapping, RunProperties, Tracking):
             self._set_properties({"experiment": experiment})
         if interval is not None:
             self.repo._writer().sync_every(interval)
+        if parts is not None:
+            self._environment = environment.collect(self._record_environment, parts)
         if sampling_s is not None:
             self._watch = sampling.watch(self._record_usage, sampling_s)
 
@@ -144,6 +149,9 @@ class Run(ParamsMapping, RunProperties, Tracking):
 
         order = self._state().order
         self._recorder = writer.open_run(run_hash, order, last_step, power)
+
+    def _record_environment(self, path: tuple[str | int, ...], value: Any) -> None:
+        self._set_params([(path, value)])
 
     def _record_usage(self, values: dict[str, float], context: Mapping[str, Any]) -> None:
         if self._recorder is not None:
@@ -321,6 +329,8 @@ class Run(ParamsMapping, RunProperties, Tracking):
         self._end(status)
 
     def _end(self, status: str, error: BaseException | None = None) -> None:
+        if self._environment is not None:
+            self._environment.wait()
         if self._watch is not None:
             self._watch.stop()
         if self._recorder is not None and not self._closed:

@@ -122,7 +122,7 @@ def test_one_thread_serves_all_runs_at_their_intervals(repo: Repo) -> None:
 
 
 def test_after_the_end_nothing_comes(repo: Repo) -> None:
-    for _ in range(10):
+    for _ in range(4):
         run = Run(repo=repo, system_tracking_interval=0.1)
         until(lambda: count(run))  # noqa: B023
         run.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 import time
@@ -117,3 +118,12 @@ parent.close()
     done = subprocess.run([sys.executable, "-c", code, repo_path], capture_output=True, text=True, timeout=HANG_S, check=False)
     assert done.returncode == 0, done.stderr
     assert repo.get_run("child").status == "finished"
+
+
+def test_system_params_name_them(cards: Gpus, repo: Repo) -> None:
+    with Run(repo=repo, log_system_params=True, system_tracking_interval=None) as run:
+        pass
+    assert run["__system_params", "gpus", 0, "name"] == cards.describe()[0]["name"]
+    assert len(run["__system_params", "gpus"]) == len(cards.read())
+    assert repo.query_runs("run.__system_params.gpus[0].memory_bytes > 0").hashes() == [run.hash]
+    assert os.getpid() == run["__system_params", "host", "pid"]

@@ -4,10 +4,7 @@ The examples are the documents' own; `aim` is `aimlite` and `.aim` is `.aimlite`
 temporary. Left out, because what they need is not there yet:
 
 - the search box;
-- the environment: what `log_system_params=True` logs, and `run.__system_params.git_info.branch == 'feature/testing'`;
 - sequences of other things than numbers, integrations, and the UI.
-
-That `log_system_params` is accepted and checked is tested.
 """
 
 from __future__ import annotations
@@ -455,8 +452,49 @@ def test_system_params_can_be_asked_for(here: Path) -> None:
     assert inspect.signature(Run).parameters["log_system_params"].default is False
     run = Run(log_system_params=True)
     run["a"] = 1
+    run.close()
     assert run["a"] == 1
+    assert sorted(run) == ["__system_params", "a"]
     assert Run()[...] == {}
     for wrong in (1, None, "yes"):
         with pytest.raises(TypeError, match="log_system_params"):
             Run(log_system_params=wrong)  # type: ignore[arg-type]
+
+
+def test_the_environment_is_logged(script: Script, here: Path) -> None:
+    """Environment variables, executables, CLI arguments, installed packages and their versions, git information."""
+    repository = """
+git init -q -b feature/testing . && git remote add origin https://me:hunter2@example.com/a/b.git &&
+git -c user.name=Ann -c user.email=ann@example.com -c commit.gpgsign=false commit -q --allow-empty -m first
+"""
+    subprocess.run(["sh", "-c", repository], cwd=here, check=True)
+    script("""
+import os
+os.environ["CUDA_VISIBLE_DEVICES"] = "0"
+from aimlite import Run
+run = Run(log_system_params=True)
+""")
+    [run] = Repo().iter_runs()
+    logged = run["__system_params"]
+    assert logged["env_variables"]["CUDA_VISIBLE_DEVICES"] == "0"
+    assert logged["executable"] == sys.executable
+    assert isinstance(logged["arguments"], list)
+    assert logged["packages"]["numpy"] == np.__version__
+    git = logged["git_info"]
+    assert (git["branch"], git["remote_origin_url"], git["commit"]["author"]) == ("feature/testing", "https://example.com/a/b.git", "Ann")
+    assert len(git["commit"]["hash"]) == 40
+    assert abs(git["commit"]["timestamp"] - run.creation_time) < 3600
+
+
+def test_runs_are_filtered_by_what_was_logged(here: Path) -> None:
+    """These logged parameters can be used in the search box to filter runs. Everything is searchable."""
+    subprocess.run(["git", "init", "-q", "-b", "feature/testing", "."], cwd=here, check=True)
+    run = Run(log_system_params=True)
+    run.close()
+    Run().close()
+    repo = Repo()
+    for merged in (False, True):
+        if merged:
+            repo.merge()
+        assert repo.query_runs("run.__system_params.git_info.branch == 'feature/testing'").hashes() == [run.hash]
+        assert repo.query_runs("run.__system_params.git_info.branch == 'main'").hashes() == []
