@@ -1,4 +1,5 @@
-"""Imports go one way: errors → _ext → storage → query → capture, objects → sdk → terminal → web, integrations, importers, demo → cli."""
+"""Imports go one way: errors → _ext → storage → query → archive, capture, objects → sdk → terminal → web, integrations, importers, demo
+→ cli."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ LAYERS = {
     "_ext": 1,
     "storage": 2,
     "query": 3,
+    "archive": 4,
     "capture": 4,
     "objects": 4,
     "sdk": 5,

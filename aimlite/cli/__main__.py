@@ -9,7 +9,7 @@ from io import TextIOWrapper
 import click
 
 from aimlite import __version__
-from aimlite.cli import about, exporting, listing, marking, querying, settings, showing, upkeep
+from aimlite.cli import about, archives, exporting, listing, marking, querying, settings, showing, upkeep
 from aimlite.cli.group import Group
 
 
@@ -27,6 +27,7 @@ for _command in (
     querying.params,
     querying.metrics,
     exporting.export,
+    archives.restore_code,
     marking.tag,
     marking.note,
     marking.archive,

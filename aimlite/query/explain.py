@@ -12,6 +12,7 @@ from aimlite.query.names import RUN_PROPERTIES
 from aimlite.query.nodes import Attribute, Call, Item, Node
 from aimlite.query.plan import is_about_runs, unbound
 from aimlite.storage import keys, params
+from aimlite.storage.params import Blobs
 from aimlite.storage.view import View
 
 _MOST_PATHS = 1000
@@ -87,7 +88,7 @@ def _is_known(view: View, path: keys.Path) -> bool:
         if any(next(iter(view.tree.scan(bounds)), None) is not None for bounds in ranges):
             return True
     for run_hash in view.unmerged_runs():
-        leaves = (leaf for leaf, _ in view.param_leaves(run_hash))
+        leaves = (leaf for leaf, _ in _seen_leaves(view, run_hash))
         if any(leaf[: len(path)] == path or path[: len(leaf)] == leaf for leaf in leaves):
             return True
     return False
@@ -108,10 +109,15 @@ def param_paths(view: View, limit: int | None = None) -> Iterator[keys.Path]:
             return
         begin = keys.behind(keys.param_index_of(path))
     for run_hash in view.unmerged_runs():
-        for path, _ in view.param_leaves(run_hash):
+        for path, _ in _seen_leaves(view, run_hash):
             if path not in seen:
                 seen.add(path)
                 yield path
+
+
+def _seen_leaves(view: View, run_hash: str) -> Iterator[tuple[keys.Path, object]]:
+    """Without those that only name blobs, which the index does not have either."""
+    return ((path, value) for path, value in view.param_leaves(run_hash) if not isinstance(value, Blobs))
 
 
 def params_info(view: View) -> dict[str, object]:

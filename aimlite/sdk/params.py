@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _RECORD_BYTES = 4 << 20
 _MAX_DEPTH = 60
 MAX_ARRAY_ITEMS = 1000
-_STORED = frozenset({bool, int, float, bytes, complex, datetime.datetime, datetime.date, datetime.time, datetime.timedelta})
+_STORED = frozenset({bool, int, float, bytes, complex, datetime.datetime, datetime.date, datetime.time, datetime.timedelta, params.Blobs})
 _SUBCLASSED = (bool, int, float, str, bytes, complex, datetime.datetime, datetime.date, datetime.timedelta, list, tuple)
 
 

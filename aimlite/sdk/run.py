@@ -13,6 +13,7 @@ from aimlite._ext import journal
 from aimlite._ext.recorder import Recorder, SequenceWriter, Tracking
 from aimlite.capture import environment, sampling
 from aimlite.errors import ReadOnlyError, RunClosedError, RunNotFound
+from aimlite.sdk.archives import RunArchives
 from aimlite.sdk.params import ParamsMapping, ParamsView, delete_payload, plain, set_payloads
 from aimlite.sdk.properties import RunProperties, text
 from aimlite.sdk.repo import Repo, as_repo
@@ -33,7 +34,7 @@ _DURABILITIES = ("process", "power")
 _LONGEST_PROMISE_S = 366 * 86400
 
 
-class Run(ParamsMapping, RunProperties, Tracking):
+class Run(ParamsMapping, RunProperties, RunArchives, Tracking):
     """One execution: its params, metrics and properties. A mapping over its params.
 
     run_hash: None makes a new run with a hash of 24 hex characters. A hash that a run has resumes it; any other names a new run: 1 to 128

@@ -14,7 +14,7 @@ import numpy as np
 from aimlite._ext.keys import unpack
 from aimlite.errors import AimliteError, CorruptionError
 from aimlite.storage import generation, keys, params
-from aimlite.storage.blobs import BLOB_BYTES, blob_digest, blob_path, is_blob_missing, list_blobs, read_blob, sha256
+from aimlite.storage.blobs import BLOB_BYTES, blob_digest, blob_path, is_blob_missing, list_blobs, sha256, verify_blob
 from aimlite.storage.layout import Layout, open_layout
 from aimlite.storage.objects import Item, decode_items
 from aimlite.storage.points import Summary, decode_block, decode_summary, summarize
@@ -148,7 +148,7 @@ def check_blobs(layout: Layout) -> list[Problem]:
         problems.append(Problem("blob", str(blob_path(layout.blobs, digest)), None, message))
     for path in list_blobs(layout.blobs):
         try:
-            read_blob(path, blob_digest(path))
+            verify_blob(path, blob_digest(path))
         except CorruptionError as error:
             problems.append(_problem("blob", error, path))
         except ValueError:
@@ -167,8 +167,10 @@ def missing_blobs(layout: Layout) -> list[tuple[bytes, str, str]]:
 
 def _missing_blobs(view: View) -> Iterator[tuple[bytes, str, str]]:
     for run_hash, path, value in _leaves(view):
-        if isinstance(value, params.Blob) and is_blob_missing(view.layout.blobs, value.digest):
-            yield value.digest, run_hash, f"param {list(path)}"
+        for digest in params.blob_digests(value):
+            if is_blob_missing(view.layout.blobs, digest):
+                what = "a file archived as" if isinstance(value, params.Blobs) else "param"
+                yield digest, run_hash, f"{what} {list(path)}"
     for run_hash, name, item in _items(view):
         if isinstance(item.content, params.Blob) and item.size >= BLOB_BYTES and is_blob_missing(view.layout.blobs, item.content.digest):
             yield item.content.digest, run_hash, f"an object of {name!r}"
@@ -243,7 +245,10 @@ def _property_keys(run_hash: str, properties: dict[str, Any], state: Any) -> Ite
 
 def _check_params(view: View) -> Iterator[str]:
     for (run_hash, *path), data in _space(view.tree, keys.PARAM):
-        indexed, content = params.index_entry(params.unpackb(data)[2])
+        value = params.unpackb(data)[2]
+        if isinstance(value, params.Blobs):  # the index has none of these
+            continue
+        indexed, content = params.index_entry(value)
         if view.tree.get(keys.param_index(tuple(path), indexed, run_hash)) != content:
             yield f"param {path} of run {run_hash} is not in the index as it is"
 

@@ -22,7 +22,7 @@ import numpy as np
 from aimlite._ext.keys import unpack
 from aimlite.errors import CorruptionError
 from aimlite.storage import generation, keys, params
-from aimlite.storage.blobs import BLOB_BYTES, get_blob
+from aimlite.storage.blobs import BLOB_BYTES, NEW, get_blob
 from aimlite.storage.layout import Layout
 from aimlite.storage.locks import is_path_held, lease
 from aimlite.storage.media import finish, is_finished
@@ -178,13 +178,14 @@ def is_merged(tree: Tree, writer: int, segment: int) -> bool:
 
 
 def _remove_stale_files(layout: Layout) -> None:
-    """Journals that a process was killed while making; young ones may be somebody's who is about to rename them."""
-    with os.scandir(layout.journals) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                with contextlib.suppress(FileNotFoundError):
-                    if time.time() - entry.stat().st_mtime > _STALE_S:
-                        os.unlink(entry.path)
+    """Journals and blobs that a process was killed while making; young ones may be somebody's who is about to rename them."""
+    for directory, prefix in ((layout.journals, "."), (layout.blobs / NEW, "")):
+        with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.name.startswith(prefix):
+                    with contextlib.suppress(FileNotFoundError):
+                        if time.time() - entry.stat().st_mtime > _STALE_S:
+                            os.unlink(entry.path)
 
 
 class BatchBuilder:
@@ -314,7 +315,9 @@ class BatchBuilder:
                 self.writes[keys.cover(run_hash, path)] = params.packb([*stamp])
 
     def index_param(self, path: keys.Path, value: Any, run_hash: str) -> None:
-        """The index entry of a param."""
+        """The index entry of a param; what only names blobs has none."""
+        if isinstance(value, params.Blobs):
+            return
         indexed, content = params.index_entry(value)
         self.writes[keys.param_index(path, indexed, run_hash)] = content
 

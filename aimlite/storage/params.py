@@ -22,7 +22,8 @@ NEVER: Stamp = (-1, -1)
 UNORDERED = b""  # stands in the index for values that have no place in its order
 ELSEWHERE = b"\xc1"  # a byte that no msgpack begins with
 _INLINE_BYTES = 64
-_BIG_INT, _BLOB, _TUPLE, _SET, _FROZENSET, _DATETIME, _DATE, _TIME, _TIMEDELTA, _COMPLEX, _ARRAY = range(1, 12)
+_BIG_INT, _BLOB, _TUPLE, _SET, _FROZENSET, _DATETIME, _DATE, _TIME, _TIMEDELTA, _COMPLEX, _ARRAY, _BLOBS = range(1, 13)
+_DIGEST_BYTES = 32
 
 
 class Blob:
@@ -40,12 +41,36 @@ class Blob:
     __hash__ = None  # type: ignore[assignment]
 
 
+class Blobs:
+    """A leaf that names blobs: the files of an archive, whose contents are no params. Who reads params does not see it, the index does not
+    have it; it keeps the blobs as long as the run has it."""
+
+    __slots__ = ("digests",)
+
+    def __init__(self, digests: tuple[bytes, ...]) -> None:
+        self.digests = digests
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Blobs) and self.digests == other.digests
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def blob_digests(leaf: Any) -> tuple[bytes, ...]:
+    """The SHA-256 of each blob that a leaf needs. Blobs are kept by what this finds, and by nothing else."""
+    if isinstance(leaf, Blobs):
+        return leaf.digests
+    return (leaf.digest,) if isinstance(leaf, Blob) else ()
+
+
 def _pack_extended(value: Any) -> msgpack.ExtType:
     kind = type(value)
     if kind is int:
         return msgpack.ExtType(_BIG_INT, str(value).encode())
     if kind is Blob:
         return msgpack.ExtType(_BLOB, value.digest + value.size.to_bytes(8, "little"))
+    if kind is Blobs:
+        return msgpack.ExtType(_BLOBS, b"".join(value.digests))
     if kind is tuple:
         return msgpack.ExtType(_TUPLE, packb(list(value)))
     if kind is set or kind is frozenset:  # in an order of their own, so that equal sets are equal bytes
@@ -79,6 +104,12 @@ def _unpack_items(data: bytes) -> list[Any]:
     return list(unpacker)
 
 
+def _unpack_blobs(data: bytes) -> Blobs:
+    if len(data) % _DIGEST_BYTES:
+        raise ValueError(f"{len(data)} bytes are not the names of blobs")
+    return Blobs(tuple(data[at : at + _DIGEST_BYTES] for at in range(0, len(data), _DIGEST_BYTES)))
+
+
 def _unpack_array(data: bytes) -> object:
     import numpy as np
 
@@ -98,6 +129,7 @@ _DECODERS: dict[int, Callable[[bytes], object]] = {
     _TIMEDELTA: lambda data: timedelta(*unpackb(data)),
     _COMPLEX: lambda data: complex(*unpackb(data)),
     _ARRAY: _unpack_array,
+    _BLOBS: _unpack_blobs,
 }
 
 

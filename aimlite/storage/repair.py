@@ -22,7 +22,7 @@ from aimlite._ext.blocks import decode_values, encode_times
 from aimlite._ext.keys import unpack
 from aimlite.errors import CorruptionError
 from aimlite.storage import generation, keys
-from aimlite.storage.blobs import BLOB_BYTES, blob_digest, give_up_blob, list_blobs, read_blob, sha256
+from aimlite.storage.blobs import BLOB_BYTES, blob_digest, give_up_blob, list_blobs, sha256, verify_blob
 from aimlite.storage.check import check_files, check_tree, missing_blobs
 from aimlite.storage.files import write_file
 from aimlite.storage.layout import Layout
@@ -93,7 +93,7 @@ def _repair_blobs(layout: Layout) -> Iterator[str]:
 def _is_intact(path: Path, name: Path) -> bool:
     """Whether the file at `path` holds what the blob's path `name` says."""
     try:
-        read_blob(path, blob_digest(name))
+        verify_blob(path, blob_digest(name))
     except (CorruptionError, ValueError):
         return False
     return True

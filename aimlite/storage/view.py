@@ -242,7 +242,10 @@ class View:
         return merged
 
     def contents(self, leaves: Iterable[tuple[keys.Path, Any]]) -> Iterator[tuple[keys.Path, Any]]:
+        """(path, value) as users see them: what lies in blobs is read, what only names blobs is left out."""
         for path, value in leaves:
+            if isinstance(value, params.Blobs):
+                continue
             if not isinstance(value, params.Blob):
                 yield path, value if type(value) in _IMMUTABLE else copy.deepcopy(value)
             elif (content := get_blob(self.layout.blobs, value.digest)) is not None:
