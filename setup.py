@@ -1,9 +1,10 @@
-"""The Cython extensions of aimlite/_ext; everything else about the package is in pyproject.toml.
+"""The Cython extensions of aimlite/_ext and the tables of AimQL's parser; everything else about the package is in pyproject.toml.
 
 AIMLITE_DEBUG=1 builds them unoptimised, with bounds checks; AIMLITE_DEBUG=sanitize adds the address and undefined-behaviour sanitizers.
 """
 
 import os
+import runpy
 from glob import glob
 
 from Cython.Build import cythonize
@@ -25,6 +26,7 @@ extensions = [
     for source in sorted(glob("aimlite/_ext/*.pyx"))
 ]
 
+runpy.run_path("aimlite/query/tables.py", run_name="__main__")
 setup(
     ext_modules=cythonize(
         extensions,

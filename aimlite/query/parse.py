@@ -10,7 +10,6 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any, cast
 
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
@@ -18,6 +17,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedToken
 from lark.tree import Meta
 
 from aimlite.errors import QuerySyntaxError
+from aimlite.query import tables
 from aimlite.query.names import (
     CLASSES,
     FUNCTIONS,
@@ -61,7 +61,6 @@ _TOKEN = re.compile(rf"{_STRING}|#[^\n]*|\w+|[^\w\s]")
 _ESCAPE = re.compile(r"\\(\n|[\\'\"abfnrtv]|[0-7]{1,3}|x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}|N\{[^}]*\}|[xuUN])")
 _ESCAPED = {"\n": "", "\\": "\\", "'": "'", '"': '"', "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _SPEC = re.compile(r"[^{}]{0,40}")
-_GRAMMAR = Path(__file__).with_name("aimql.lark")
 
 
 @lru_cache(256)
@@ -121,7 +120,7 @@ def _too_deep(text: str, begin: int, end: int) -> QuerySyntaxError:
 
 @cache
 def _parser() -> Lark:
-    return Lark(_GRAMMAR.read_text("utf-8"), parser="lalr", propagate_positions=True, maybe_placeholders=True)
+    return tables.load()
 
 
 def _syntax_error(error: UnexpectedInput, text: str, shift: int, end: int) -> QuerySyntaxError:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lark import Lark
 
 from aimlite.errors import QuerySyntaxError
-from aimlite.query import nodes, parse
+from aimlite.query import nodes, parse, tables
 from aimlite.query.nodes import Attribute, Binary, Call, Collection, Compare, Const, Dict, FString, Item, Name, Node, Not, Slice, Unary
 from aimlite.query.parse import MAX_TEXT
 
@@ -113,7 +113,7 @@ def assert_as_python(text: str) -> None:
 
 def test_the_grammar_is_strict() -> None:
     """No ambiguity between rules (LALR refuses it) nor between terminals (strict=True does)."""
-    Lark(parse._GRAMMAR.read_text("utf-8"), parser="lalr", strict=True, propagate_positions=True, maybe_placeholders=True)
+    Lark(tables.GRAMMAR.read_text("utf-8"), parser="lalr", strict=True, propagate_positions=True, maybe_placeholders=True)
 
 
 @pytest.mark.parametrize(
