@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from aimlite.capture import SYSTEM_PARAMS
 from aimlite.cli.group import Command
-from aimlite.cli.listing import complain, is_of_system, print_runs, rows_of, shortened
+from aimlite.cli.listing import complain, print_runs, rows_of, shortened
 from aimlite.cli.output import Column, is_terminal, json_option, print_json, print_lines, print_table, status, warn
 from aimlite.cli.repos import demanding_all_runs, open_repo
 from aimlite.cli.showing import SHOWN_METRICS, charts, leaves, metric_cells, metric_summary, metric_texts
@@ -160,9 +159,9 @@ def _print_metrics(metrics: Sequence[Metric], as_csv: bool, plot: bool, as_json:
 @json_option
 @demanding_all_runs()
 def params(as_json: bool) -> None:
-    """List the params that runs have, each with the type of one value; system params last."""
+    """List the params that runs have, each with the type of one value."""
     with open_repo() as repo, status("reading the params"):
-        found = sorted(_types(repo.collect_params_info()), key=lambda pair: pair[0][0] == SYSTEM_PARAMS)
+        found = list(_types(repo.collect_params_info()))
     if as_json:
         print_json([{"path": list(path), "type": kind} for path, kind in found])
     else:
@@ -173,11 +172,10 @@ def params(as_json: bool) -> None:
 @json_option
 @demanding_all_runs()
 def metrics(as_json: bool) -> None:
-    """List the metrics that runs have: names and contexts; system metrics last."""
+    """List the metrics that runs have: names and contexts."""
     with open_repo() as repo, status("reading the metrics"):
         found = repo.collect_sequence_info("metric")["metric"]
-    names = sorted(found, key=is_of_system)
-    pairs = [(name, context) for name in names for context in found[name]]
+    pairs = [(name, context) for name, contexts in found.items() for context in contexts]
     if as_json:
         print_json([{"name": name, "context": context} for name, context in pairs])
     else:
