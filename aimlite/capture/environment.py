@@ -24,7 +24,8 @@ _START = (
     " from aimlite.capture.probe import main; main(request)"
 )
 
-_one_by_one = threading.Lock()  # many runs opened at once would start as many processes
+_AT_ONCE = 4  # many runs opened together would start as many processes
+_places = threading.Semaphore(_AT_ONCE)
 _collections: set[Collection] = set()
 _ends_at_exit = False
 
@@ -71,14 +72,22 @@ def _request(parts: Mapping[str, bool]) -> dict[str, Any]:
     return {
         "path": [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
         + [entry for entry in sys.path if isinstance(entry, str)],
-        "environment": dict(os.environ),
-        "arguments": [str(argument) for argument in sys.argv],
+        "environment": _variables(),
+        "arguments": [str(argument) for argument in getattr(sys, "argv", ())],  # an embedded interpreter may have none
         "executable": sys.executable or "",
         "directory": directory,
         "pid": os.getpid(),
         "parts": [part for part in PARTS if parts[part]],
         "git_diff": parts["git_diff"],
     }
+
+
+def _variables() -> dict[str, str]:
+    while True:
+        try:
+            return dict(os.environ)
+        except RuntimeError:  # another thread has just set one
+            continue
 
 
 class Collection(threading.Thread):
@@ -97,7 +106,7 @@ class Collection(threading.Thread):
 
     def run(self) -> None:
         try:
-            with _one_by_one:
+            with _places:
                 self._collect()
         except Exception as error:
             _complain(error)
@@ -105,8 +114,8 @@ class Collection(threading.Thread):
             _collections.discard(self)
 
     def _collect(self) -> None:
-        if not sys.executable:
-            raise OSError("no Python interpreter is known (sys.executable is empty)")
+        if not sys.executable or getattr(sys, "frozen", False):  # a frozen program's executable would begin the program anew
+            raise OSError("no Python interpreter is known (sys.executable)")
         process = _Process([sys.executable, "-I", "-S", "-c", _START])
         is_whole = False
         try:
@@ -189,8 +198,8 @@ def _wait_for_all() -> None:
 
 def _forget() -> None:
     """In a forked child: the threads stayed in the parent."""
-    global _one_by_one
-    _one_by_one = threading.Lock()
+    global _places
+    _places = threading.Semaphore(_AT_ONCE)
     _collections.clear()
 
 

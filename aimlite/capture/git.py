@@ -10,7 +10,7 @@ from typing import Any
 
 _TIMEOUT_S = 5
 _DIFF_TIMEOUT_S = 10
-MAX_DIFF_BYTES = 4 << 20
+MAX_DIFF_BYTES = 1 << 20  # it is one value, which the training's process has to read and write
 _QUIET = ("-c", "core.fsmonitor=false", "-c", "core.untrackedCache=false", "--no-pager")
 _HTTP_USER = re.compile(r"^((?!ssh|git\+ssh)[A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@")
 _SSH_PASSWORD = re.compile(r"^((?:git\+)?ssh://[^/?#@:]*):[^/?#]*@")

@@ -73,26 +73,55 @@ _FORMATS = re.compile(r"(?<![A-Za-z0-9])(?:" + "|".join(FORMATS.values()) + ")")
 _LINE = r"(?:\\r)?(?:\\n|\r?\n)[ +-]?[ \t]*"  # to the next line of a key, also of one in a diff, or with its ends written as \n
 _KEY_BEGINS, _KEY_ENDS = r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----", r"-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----"
 _PRIVATE_KEY = re.compile(  # the last line is for the end of one whose beginning a diff leaves out; lines before it look random
-    rf"{_KEY_BEGINS}[\s\S]{{0,8000}}?{_KEY_ENDS}"
+    rf"{_KEY_BEGINS}(?:(?!-----BEGIN )[\s\S]){{0,20000}}?{_KEY_ENDS}"
     rf"|{_KEY_BEGINS}(?:{_LINE}[\w+/=:, -]*)*"
     rf"|(?<![\w+/=])[A-Za-z0-9+/=]{{1,76}}{_LINE}{_KEY_ENDS}"
 )
 # Repetitions are bounded where a text could make them look at itself over and over.
 _PASSWORD_IN_URL = re.compile(
-    r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/?#@:\"'<>]{0,200}:[^\s\"'<>@]{0,1000}(?:@[^\s\"'<>@/?#]{0,500}){0,4}@(?=[^\s@])"
+    r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/?#@:\"'<>]{0,200}:[^\s\"'<>@]{0,300}(?:@[^\s\"'<>@/?#]{0,500}){0,4}@(?=[^\s@])"
 )
-_USER_IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://([^\s/?#@:\"'<>]{1,1000})@")
+_USER_IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://([^\s/?#@:\"'<>]{1,300})@")
 _HEADER = re.compile(r"((?:authorization|(?<![\w-])(?:set-)?cookie)\\?[\"']?\s*:\s*\\?[\"']?)[^\r\n\"'\\]+", re.IGNORECASE)
 _BEARER = re.compile(r"(\bbearer\s+)[\w.~+/=-]{6,}", re.IGNORECASE)
 _SIGNATURE = re.compile(r"([?&](?:sig|signature|X-Amz-Signature|X-Amz-Credential|X-Goog-Signature|code)=)[^&\s\"'<>]+", re.IGNORECASE)
-_LOGIN = re.compile(r"(\blogin\s+\S+\s+password\s+)\S+")  # .netrc
+_LOGIN = re.compile(  # .netrc, curl, mysql
+    r"(\blogin\s+\S+\s+password\s+|(?<!\S)(?:-u|--user)[ =][^\s:]{0,200}:|\b(?:sshpass|mysql\w{0,20})\b[^\n]{0,200}?\s-p[ ]?)[^\s\"']+"
+)
+_SETENV = re.compile(r"(\b(?:ENV|setenv)[ \t]+(\w{1,200})[ \t]+)(\S+)")
+_CALL = re.compile(r"(\w\(\s{0,8}[\"']([\w.-]{1,200})[\"']\s{0,8},\s{0,8})(\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*')")  # setenv("X", "…")
+_NAME_AND_VALUE = re.compile(  # as Kubernetes and others list variables
+    r"(\bname[\"']?\s{0,4}[:=]\s{0,4}[\"']?([\w.-]{1,200})[\"']?,?[ \t]*(?:\r?\n[ +-]?[ \t]*)?[\"']?value[\"']?\s{0,4}[:=]\s{0,4})"
+    r"(\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*'|[^\s,}]+)"
+)
 _ELEMENT = re.compile(r"(<([A-Za-z_][\w.:-]{0,100})(?:\s[^<>]{0,500})?>)([^<>]+)(?=</)")
 _NAMED = re.compile(
-    r"(?<![\w.-])(?P<dashes>-{0,2})(?P<name>[A-Za-z_][\w.-]{0,200})(?P<between>\\?[\"']?\]?\s{0,8}(?::=|=>|[:=])\s{0,8}|[ \t]{1,8})"
+    r"(?<![\w.-])(?P<dashes>-{0,2})(?P<name>[A-Za-z_][\w.-]{0,200})"
+    r"(?P<between>\\?[\"']?\]?[ \t]{0,8}(?::=|=>|[:=])[ \t]{0,8}|[ \t]{1,8})"
 )
 _VALUE = re.compile(r"\\[\"'].{0,4000}?\\[\"']|[rbuf]{0,2}\"(?:[^\"\\\n]|\\.)*\"|[rbuf]{0,2}'(?:[^'\\\n]|\\.)*'|[^\s,;&\"'()\[\]{}<>]+")
 _QUOTES = re.compile(r"[rbuf]{0,2}(?:\\?[\"'])")
-_TYPES = frozenset({"str", "bytes", "bool", "int", "Optional", "Any", "None", "True", "False", "null", "true", "false"})
+_TYPES = frozenset(
+    {
+        "str",
+        "bytes",
+        "float",
+        "dict",
+        "list",
+        "tuple",
+        "set",
+        "bool",
+        "int",
+        "Optional",
+        "Any",
+        "None",
+        "True",
+        "False",
+        "null",
+        "true",
+        "false",
+    }
+)
 _RUN = re.compile(r"(?<![A-Za-z0-9_/+-])[A-Za-z0-9_/+-]{32,}={0,2}")
 _KINDS = re.compile(r"[A-Z]+|[a-z]+|[0-9]+")
 
@@ -121,7 +150,8 @@ def redact_text(text: str, known: Iterable[str] = ()) -> str:
     text = _FORMATS.sub(REDACTED, text)
     for pattern in (_HEADER, _BEARER, _SIGNATURE, _LOGIN):
         text = pattern.sub(rf"\1{REDACTED}", text)
-    text = _ELEMENT.sub(lambda found: found[1] + REDACTED if is_secret(found[2], found[3]) else found[0], text)
+    for pattern in (_ELEMENT, _SETENV, _CALL, _NAME_AND_VALUE):
+        text = pattern.sub(lambda found: found[1] + REDACTED if is_secret(found[2], found[3]) else found[0], text)
     text = _redact_named(text)
     return _RUN.sub(lambda found: REDACTED if _is_random(found[0]) else found[0], text)
 

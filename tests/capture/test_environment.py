@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def recorded(repo: Repo, asked: Any = True) -> dict[str, Any]:
 
 
 def script(code: str, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *arguments]
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, *arguments]  # of forks with threads
     return subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=False, **settings)
 
 
@@ -218,8 +219,8 @@ def test_nothing_is_left_behind(repo: Repo) -> None:
     [
         (None, "no Python interpreter is known"),
         ("/nowhere/python", "No such file or directory"),
-        ("/bin/true", "ended early (exit status 0)"),
-        ("/bin/false", "ended early (exit status 1)"),
+        (shutil.which("true"), "ended early (exit status 0)"),
+        (shutil.which("false"), "ended early (exit status 1)"),
     ],
 )
 def test_without_a_process_there_is_a_warning_and_the_run_goes_on(
@@ -234,6 +235,21 @@ def test_without_a_process_there_is_a_warning_and_the_run_goes_on(
     assert (record.levelname, said in record.getMessage() or "Broken pipe" in record.getMessage()) == ("WARNING", True)
     assert run.get_metric("loss").last == 1
     assert "__system_params" not in run
+
+
+def test_a_frozen_program_is_not_started_anew(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n", "utf-8")
+    program.chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", str(program))
+        patched.setattr(sys, "frozen", True, raising=False)
+        with caplog.at_level(logging.WARNING, "aimlite"), Run(repo=repo, log_system_params=True):
+            pass
+    assert not (tmp_path / "started").exists()
+    assert caplog.messages == ["system params: no Python interpreter is known (sys.executable)"]
 
 
 def test_a_closed_stdin_and_a_deleted_directory(repo: Repo, repo_path: str, tmp_path: Path) -> None:

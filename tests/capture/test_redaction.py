@@ -111,6 +111,14 @@ NAMED = [
     "<password>{secret}</password>",
     "passwd := {secret}",
     "{{'passphrase': {quoted}}}",
+    "os.environ['DB_PASSWORD'] = {quoted}",
+    "os.environ.setdefault('DB_PASSWORD', {quoted})",
+    "curl -u me:{secret} https://example.com",
+    "sshpass -p {secret} ssh host",
+    "mysql -h db -p{secret} x",
+    "ENV DB_PASSWORD {secret}",
+    "  - name: DB_PASSWORD\n    value: {quoted}\n",
+    '{{"name": "DB_PASSWORD", "value": {json}}}',
 ]
 
 
@@ -251,6 +259,9 @@ INNOCENT = [
     "def encode(self, token: str, key: Optional[int] = None) -> list:",
     "The tokenizer splits the text into tokens; the key idea is attention.",
     "max_tokens=512, num_keys=8",
+    "+    if password:\n+        return 0\n",
+    '["hex", "password", "random"] and ("token", "keys_of_all", "x")',
+    "def login(password: str, token: Optional[str] = None, secret: dict[str, int]) -> None:",
     "sorted(items, key=len)",
     "https://huggingface.co/datasets/glue/resolve/main/mnli/train-00000-of-00001.parquet",
     "torch==2.3.1+cu121",
@@ -330,7 +341,7 @@ def test_a_long_text_takes_a_time_in_proportion(piece: str) -> None:
         redact_text(text)
         return time.process_time() - begun
 
-    short, long = min(spent(4_000) for _ in range(3)), min(spent(32_000) for _ in range(2))
+    short, long = min(spent(8_000) for _ in range(3)), min(spent(64_000) for _ in range(2))
     assert long < 30 * max(short, 1e-3)
 
 

@@ -1,0 +1,66 @@
+"""Runs that record their environment and the machine, opened and closed over and over, with threads and forks between them.
+
+Usage: capture.py REPO CYCLES. Prints what the process holds when it has warmed up and at the end: threads, descriptors, children, MiB.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import time
+
+import psutil
+
+from aimlite import Run
+
+path, cycles = sys.argv[1], int(sys.argv[2])
+process = psutil.Process()
+
+
+def held() -> str:
+    gc.collect()
+    while any(thread.name.startswith("aimlite") for thread in threading.enumerate()):
+        time.sleep(0.01)
+    return f"{threading.active_count()} {process.num_fds()} {len(process.children())} {process.memory_info().rss >> 20}"
+
+
+def sampled(run: Run) -> bool:
+    return run.get_metric("__system__cpu") is not None
+
+
+def in_child(number: int) -> None:
+    with Run(f"child{number}", repo=path, system_tracking_interval=0.1, log_system_params={"packages": False}) as own:
+        while not sampled(own):
+            time.sleep(0.005)
+
+
+def cycle(number: int) -> None:
+    asks = {} if number % 4 else {"git_diff": True}
+    runs = [Run(f"{number}-{k}", repo=path, system_tracking_interval=0.1, log_system_params=asks or number % 3 == 0) for k in range(3)]
+    writers = [threading.Thread(target=lambda run=run: [run.track(k, name="x") for k in range(200)]) for run in runs]
+    for writer in writers:
+        writer.start()
+    if number % 5 == 0:
+        pid = os.fork()
+        if not pid:
+            in_child(number)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+    for writer in writers:
+        writer.join()
+    if number % 2:
+        while not sampled(runs[0]):
+            time.sleep(0.005)
+    for run in runs:
+        run.close()
+
+
+warm = max(cycles // 4, 6)
+for number in range(warm):
+    cycle(number)
+print("held", held(), flush=True)
+for number in range(warm, cycles):
+    cycle(number)
+print("held", held(), flush=True)
