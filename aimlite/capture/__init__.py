@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 import threading
 
+SYSTEM_METRICS = "__system__"  # what the names of these metrics begin with
+SYSTEM_PARAMS = "__system_params"
+
 importing = threading.Lock()
 LIMIT_S = 20  # how long collecting the environment may take, and so how long the end of a run may wait for it
 

@@ -13,11 +13,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from aimlite.capture import LIMIT_S, importing
+from aimlite.capture import LIMIT_S, SYSTEM_PARAMS, importing
 
 Write = Callable[[tuple[str | int, ...], Any], None]
 
-KEY = "__system_params"
 PARTS = ("arguments", "executable", "env_variables", "python", "os", "host", "cpu", "memory", "git_info", "packages", "gpus")
 _START = (
     "import json, sys; request = json.loads(sys.stdin.buffer.readline()); sys.path[:] = request['path'];"
@@ -127,7 +126,7 @@ class Collection(threading.Thread):
                 if path is None:
                     _complain(value)
                 else:
-                    self._write((KEY, *path), value)
+                    self._write((SYSTEM_PARAMS, *path), value)
         finally:
             status = process.end(at_once=not is_whole)
         if not is_whole:

@@ -14,9 +14,8 @@ from typing import Any
 
 import psutil
 
-from aimlite.capture import gpus
+from aimlite.capture import SYSTEM_METRICS, gpus
 
-PREFIX = "__system__"
 RATES = {  # counter → the metric that its change in a second is, and what of a second counts as 1
     "process_s": ("cpu", 0.01),
     "read_bytes": ("disk_read_bytes_per_s", 1),
@@ -50,7 +49,7 @@ class Reading:
             values["host_cpu"] = min(100 * busy / total, 100.0)
         samples: list[tuple[dict[str, float], dict[str, Any]]] = [(values, {})] if values else []
         samples += [(of_gpu, {"gpu": index}) for index, of_gpu in self.gpus.items() if of_gpu]
-        return [({PREFIX + name: value for name, value in sample.items()}, context) for sample, context in samples]
+        return [({SYSTEM_METRICS + name: value for name, value in sample.items()}, context) for sample, context in samples]
 
     def _grown(self, before: Reading, counter: str) -> float | None:
         """None where it was not read, or began anew, as that of a disk that was taken out."""

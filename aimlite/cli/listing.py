@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aimlite.capture import SYSTEM_METRICS
 from aimlite.cli.group import Command
 from aimlite.cli.output import Column, is_terminal, json_option, print_json, print_lines, print_table, status, warn
 from aimlite.cli.repos import demanding_all_runs, open_repo
@@ -161,8 +162,13 @@ def describe(run: Run) -> dict[str, Any]:
         "finalized_at": iso(end),
         "end_time": end,
         "duration": round(run.duration, 6),
-        "metric_count": len(run.metrics()),
+        "metric_count": sum(not is_of_system(metric.name) for metric in run.metrics()),
     }
+
+
+def is_of_system(name: str) -> bool:
+    """Whether this is the name of a metric that the run recorded by itself."""
+    return name.startswith(SYSTEM_METRICS)
 
 
 def shortened(hashes: Iterable[str]) -> dict[str, str]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from aimlite.capture import SYSTEM_PARAMS
 from aimlite.cli.group import Command
-from aimlite.cli.listing import complain, print_runs, rows_of, shortened
+from aimlite.cli.listing import complain, is_of_system, print_runs, rows_of, shortened
 from aimlite.cli.output import Column, is_terminal, json_option, print_json, print_lines, print_table, status, warn
 from aimlite.cli.repos import demanding_all_runs, open_repo
 from aimlite.cli.showing import SHOWN_METRICS, charts, leaves, metric_cells, metric_summary, metric_texts
@@ -159,9 +160,9 @@ def _print_metrics(metrics: Sequence[Metric], as_csv: bool, plot: bool, as_json:
 @json_option
 @demanding_all_runs()
 def params(as_json: bool) -> None:
-    """List the params that runs have, each with the type of one value."""
+    """List the params that runs have, each with the type of one value; system params last."""
     with open_repo() as repo, status("reading the params"):
-        found = list(_types(repo.collect_params_info()))
+        found = sorted(_types(repo.collect_params_info()), key=lambda pair: pair[0][0] == SYSTEM_PARAMS)
     if as_json:
         print_json([{"path": list(path), "type": kind} for path, kind in found])
     else:
@@ -172,10 +173,11 @@ def params(as_json: bool) -> None:
 @json_option
 @demanding_all_runs()
 def metrics(as_json: bool) -> None:
-    """List the metrics that runs have: names and contexts."""
+    """List the metrics that runs have: names and contexts; system metrics last."""
     with open_repo() as repo, status("reading the metrics"):
         found = repo.collect_sequence_info("metric")["metric"]
-    pairs = [(name, context) for name, contexts in found.items() for context in contexts]
+    names = sorted(found, key=is_of_system)
+    pairs = [(name, context) for name in names for context in found[name]]
     if as_json:
         print_json([{"name": name, "context": context} for name, context in pairs])
     else:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from aimlite.capture import SYSTEM_PARAMS
 from aimlite.cli.group import Command, NotFound
-from aimlite.cli.listing import describe
+from aimlite.cli.listing import describe, is_of_system
 from aimlite.cli.output import Column, console, is_terminal, json_option, print_json, print_lines, print_table, width
 from aimlite.cli.repos import find_run, hash_argument, open_repo
 from aimlite.cli.text import clean, duration_text, json_text, local_time, path_text
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from aimlite.sdk.metric import Metric
+
+Path = tuple[Any, ...]
 
 SHOWN_METRICS = (
     Column("metric"),
@@ -29,6 +32,7 @@ SHOWN_METRICS = (
     Column("max", 3, right=True, fixed=True),
 )
 _LONGEST_PARAM = 200
+_FOLDED = frozenset({("env_variables",), ("packages",), ("git_info", "diff")})  # of the system params
 _CURVES = 8  # in one chart: it has as many colours
 _NARROWEST = 32
 
@@ -37,17 +41,21 @@ _NARROWEST = 32
 @hash_argument
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--plot", is_flag=True, help="Draw the metrics, as wide as the terminal.")
+@click.option("--system", is_flag=True, help="In a terminal and in charts: system metrics and long system params too.")
 @json_option
-def show(prefix: str, names: Sequence[str], plot: bool, as_json: bool) -> None:
+def show(prefix: str, names: Sequence[str], plot: bool, system: bool, as_json: bool) -> None:
     """Show a run: properties, params, metrics.
 
-    With NAMEs only the metrics of these names.
+    With NAMEs only the metrics of these names. In a terminal the system metrics and the long ones of the system params are left out.
 
     HASH is the hash of a run, or as much of its beginning as no other has.
     """
     with open_repo() as repo:
         run = find_run(repo.frozen(), prefix)
-        metrics = [metric for metric in run.metrics() if not names or metric.name in names]
+        metrics = sorted(
+            (metric for metric in run.metrics() if not names or metric.name in names), key=lambda each: is_of_system(each.name)
+        )
+        asked_for = [metric for metric in metrics if system or names or not is_of_system(metric.name)]
         missing = set(names) - {metric.name for metric in metrics}
         if missing:
             has = ", ".join(sorted({metric.name for metric in run.metrics()})) or "none"
@@ -58,8 +66,10 @@ def show(prefix: str, names: Sequence[str], plot: bool, as_json: bool) -> None:
         elif is_terminal():
             if not names:
                 _show_properties(properties)
-                _show_params(run[...])
-            _show_metrics(metrics)
+                _show_params(run[...], system)
+            _show_metrics(asked_for)
+            if len(asked_for) < len(metrics):
+                click.echo(f"\nand {len(metrics) - len(asked_for)} system metrics: --system shows them")
         else:
             if not names:
                 print_lines([(name, _plain(value)) for name, value in properties.items() if value not in (None, [])])
@@ -67,7 +77,7 @@ def show(prefix: str, names: Sequence[str], plot: bool, as_json: bool) -> None:
                 click.echo("\n" if metrics else "", nl=False)
             print_lines(metric_cells(metric) for metric in metrics)
         if plot and not as_json:
-            for chart in charts(metrics, lambda metric: json_text(metric.context.to_dict())):
+            for chart in charts(asked_for, lambda metric: json_text(metric.context.to_dict())):
                 click.echo(f"\n{chart}")
 
 
@@ -101,23 +111,36 @@ def _show_properties(properties: dict[str, Any]) -> None:
     console().print(table)
 
 
-def _show_params(params: dict[Any, Any]) -> None:
+def _show_params(params: dict[Any, Any], system: bool) -> None:
+    of_system = params.get(SYSTEM_PARAMS)
+    if isinstance(of_system, dict):
+        params = {key: value for key, value in params.items() if key != SYSTEM_PARAMS}
+    _show_tree("params", params)
+    if isinstance(of_system, dict):
+        _show_tree("system params", of_system, frozenset() if system else _FOLDED)
+
+
+def _show_tree(title: str, params: dict[Any, Any], folded: Container[Path] = ()) -> None:
     if params:
         from rich.tree import Tree
 
-        tree = Tree("params", style="none", guide_style="dim")
-        _grow(tree, params)
+        tree = Tree(title, style="none", guide_style="dim")
+        _grow(tree, params, folded)
         console().print()
         console().print(tree)
 
 
-def _grow(tree: Tree, params: dict[Any, Any]) -> None:
+def _grow(tree: Tree, params: dict[Any, Any], folded: Container[Path], path: Path = ()) -> None:
+    """folded: the paths of what is shown by its size."""
     from rich.text import Text
 
     for key, value in sorted(params.items(), key=_by_key):
         label = Text(path_text((key,)))
-        if isinstance(value, dict) and value:
-            _grow(tree.add(label), value)
+        if (*path, key) in folded and value:
+            size = f"{value.count(chr(10))} lines" if isinstance(value, str) else f"{len(value)} of them"
+            tree.add(label.append(f": {size}, --system shows them", "dim"))
+        elif isinstance(value, dict) and value:
+            _grow(tree.add(label), value, folded, (*path, key))
         else:
             text = json_text(value)
             label.append(" = ", "dim").append(text if len(text) <= _LONGEST_PARAM else text[:_LONGEST_PARAM] + "…")
@@ -130,7 +153,7 @@ def _print_params(params: dict[Any, Any]) -> None:
         click.echo(f"{path_text(path)} = {json_text(value)}")
 
 
-def leaves(params: dict[Any, Any], path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def leaves(params: dict[Any, Any], path: Path) -> Iterator[tuple[Path, Any]]:
     for key, value in sorted(params.items(), key=_by_key):
         if isinstance(value, dict) and value:
             yield from leaves(value, (*path, key))

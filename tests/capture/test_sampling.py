@@ -20,8 +20,9 @@ import psutil
 import pytest
 
 from aimlite import Repo, Run
+from aimlite.capture import SYSTEM_METRICS as PREFIX
 from aimlite.capture import sampling, usage
-from aimlite.capture.usage import PREFIX, Machine, Reading
+from aimlite.capture.usage import Machine, Reading
 
 HANG_S = 60  # what takes longer hangs; nothing else is told by the clock
 GAUGES = {"memory_percent", "memory_bytes", "p_memory_percent", "p_memory_bytes", "p_threads", "disk_percent"}

@@ -137,6 +137,78 @@ def test_a_terminal_shows_a_tree_and_a_table(terminal: Callable[..., str], run: 
     assert any("⠀" < character <= "⣿" for character in "".join(lines))
 
 
+@pytest.fixture
+def system(repo: Repo) -> Run:
+    """A run with something of its own and something of the system's, as those who record it write it."""
+    with Run("watched", repo=repo) as run:
+        run["hparams"] = {"lr": 0.1}
+        run["__system_params"] = {
+            "arguments": ["train.py"],
+            "env_variables": {"HOME": "/root", "LANG": "C"},
+            "packages": {"torch": "2.3", "zope.interface": "7"},
+            "git_info": {"branch": "main", "diff": "-a\n+b\n", "commit": {}},
+            "gpus": {},
+        }
+        run.track({"loss": 0.5, "Zeta": 1})
+        run.track({"__system__cpu": 50.0, "__system__p_threads": 2})
+        run.track(61, name="__system__gpu_temp", context={"gpu": 0})
+    return run
+
+
+def test_a_terminal_folds_what_the_system_told(terminal: Callable[..., str], system: Run, repo_path: str) -> None:
+    shown = [line.rstrip() for line in terminal(120, "show", "watched", "--repo", repo_path).splitlines()]
+    at = shown.index("params")
+    assert shown[at : at + 12] == [
+        "params",
+        "└── hparams",
+        "    └── lr = 0.1",
+        "",
+        "system params",
+        '├── arguments = ["train.py"]',
+        "├── env_variables: 2 of them, --system shows them",
+        "├── git_info",
+        '│   ├── branch = "main"',
+        "│   ├── commit = {}",
+        "│   └── diff: 2 lines, --system shows them",
+        "├── gpus = {}",
+    ]
+    assert [line.split()[0] for line in shown[-4:-2]] == ["Zeta", "loss"]
+    assert shown[-1] == "and 3 system metrics: --system shows them"
+    whole = terminal(120, "show", "watched", "--system", "--repo", repo_path)
+    assert all(text in whole for text in ('LANG = "C"', 'torch = "2.3"', 'diff = "-a', "__system__gpu_temp", "__system__cpu"))
+    assert "shows them" not in whole
+    named = terminal(120, "show", "watched", "__system__cpu", "--repo", repo_path)
+    assert "__system__cpu" in named
+    assert "shows them" not in named
+
+
+def test_programs_get_all_of_it_and_charts_only_what_is_asked_for(aimlite: Command, system: Run) -> None:
+    lines = aimlite("show", "watched").stdout
+    assert '__system_params.packages."zope.interface" = "7"\n' in lines
+    assert [line.split("\t")[0] for line in lines.split("\n\n")[-1].splitlines()] == [
+        *("Zeta", "loss"),
+        *("__system__cpu", "__system__gpu_temp", "__system__p_threads"),
+    ]
+    document = json.loads(aimlite("show", "watched", "--json").stdout)
+    assert (document["params"]["__system_params"]["env_variables"]["LANG"], len(document["metrics"])) == ("C", 5)
+    assert document["metric_count"] == 2
+    for options, drawn in (((), False), (("--system",), True), (("__system__cpu",), True)):
+        lines = aimlite("show", "watched", "--plot", *options).stdout.splitlines()
+        assert any(line.strip() == "__system__cpu" for line in lines) == drawn
+
+
+def test_what_the_system_told_is_listed_last_and_not_counted(aimlite: Command, system: Run) -> None:
+    assert aimlite("ls").stdout.rstrip("\n").split("\t")[-1] == "2"
+    assert [line.split("\t")[0] for line in aimlite("metrics").stdout.splitlines()] == [
+        *("Zeta", "loss"),
+        *("__system__cpu", "__system__gpu_temp", "__system__p_threads"),
+    ]
+    params = [line.split("\t")[0] for line in aimlite("params").stdout.splitlines()]
+    assert params[0] == "hparams.lr"
+    assert all(path.startswith("__system_params.") for path in params[1:])
+    assert len(params) == 10
+
+
 @pytest.mark.parametrize("columns", [60, 200])
 def test_hostile_data_reaches_no_terminal(terminal: Callable[..., str], repo: Repo, repo_path: str, columns: int) -> None:
     run = Run("hostile", repo=repo, experiment=HOSTILE)
