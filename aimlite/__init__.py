@@ -30,8 +30,10 @@ __all__ = [
     "RepoNotFound",
     "RepoStatus",
     "Run",
+    "RunActiveError",
     "RunClosedError",
     "RunNotFound",
+    "RunTrashed",
     "Sequence",
     "Tag",
     "Text",
@@ -50,8 +52,10 @@ if TYPE_CHECKING:
         ReadOnlyError,
         RepoFormatError,
         RepoNotFound,
+        RunActiveError,
         RunClosedError,
         RunNotFound,
+        RunTrashed,
     )
     from aimlite.objects.audio import Audio
     from aimlite.objects.distribution import Distribution

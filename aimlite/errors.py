@@ -2,6 +2,8 @@
 
 AimliteError
 ├── RunNotFound(KeyError)          no run has this hash
+│   └── RunTrashed                 it lies in the trash
+├── RunActiveError(RuntimeError)   what a process is writing was to be deleted or moved, unforced
 ├── RepoNotFound(FileNotFoundError) a repo that only was to be read is not there
 ├── RunClosedError(ValueError)     a write on a run that was closed or finished
 ├── ReadOnlyError(PermissionError) a write on a run opened with read_only=True
@@ -30,6 +32,14 @@ class RunNotFound(AimliteError, KeyError):
 
     def __str__(self) -> str:  # KeyError would show the repr
         return str(self.args[0]) if self.args else ""
+
+
+class RunTrashed(RunNotFound):
+    """Raised when a run is asked for, or opened, that lies in the trash."""
+
+
+class RunActiveError(AimliteError, RuntimeError):
+    """Raised when a run that a process is writing is to be deleted, moved or emptied without `force`."""
 
 
 class RepoNotFound(AimliteError, FileNotFoundError):

@@ -42,6 +42,7 @@ from aimlite.query import names, parse
 from aimlite.sdk.arrays import ArrayView
 from aimlite.sdk.metric import MetricCollection
 from aimlite.sdk.queries import MatchedMetrics, Padded, QueryMetricCollection, QueryObjectCollection, QueryRunCollection, Ragged
+from aimlite.sdk.trash import TrashedRun
 from aimlite.storage.check import Problem
 
 ROOT = Path(__file__).parent.parent
@@ -63,6 +64,7 @@ CLASSES = {  # which sections of docs/api.md tell of a class
     Experiment: ["Experiment"],
     Note: ["Notes"],
     NoteChange: ["Notes"],
+    TrashedRun: ["TrashedRun"],
     Sequence: ["Sequence"],
     Metric: ["Sequence", "Metric"],
     MetricCollection: ["MetricCollection"],

@@ -36,8 +36,10 @@ cdef enum:
     KIND_POINTS = 3
     KIND_COLUMNS = 4
     KIND_OBJECT = 7
+    CONTINUED = 1
     INHERITED = 2
     EDITED = 4
+    SINCE = 8
     NOTHING = 0
     NUMBERS = 1
     OBJECTS = 2
@@ -398,18 +400,20 @@ cdef class Recorder:
     cdef uint64_t open_epoch          # of the journal, when the run was last declared
     cdef bint inherited
     cdef bint edits                   # it changes properties of the run without opening it
+    cdef readonly uint64_t since      # the order of its first opening, that of the run's creation where it only edits; 0 before
     cdef _Names plain                 # of the empty context
     cdef list seen                    # contexts met of late
     cdef dict names_by_context        # cache key of a context -> _Names
     cdef dict names_by_packed         # packed context -> the same
 
-    def __cinit__(self, JournalWriter journal, uint32_t number, str run_hash, bint power=False, bint edits=False):
+    def __cinit__(self, JournalWriter journal, uint32_t number, str run_hash, bint power=False, uint64_t edits_since=0):
         self.journal = journal
         self.number = number
         self.run_hash = run_hash
         self.hash_bytes = run_hash.encode()
         self.power = power
-        self.edits = edits
+        self.edits = edits_since != 0
+        self.since = edits_since
         self.counters = {}
         self.kinds = {}
         self.plain = _Names()
@@ -446,13 +450,17 @@ cdef class Recorder:
                 journal.acquire()
                 journal.release()
             epoch = journal.epoch
-            opening = [] if self.open_epoch == epoch else [(KIND_OPEN, self.open_payload())]
+            opening = [] if self.open_epoch == epoch else [(KIND_OPEN, self.open_payload(False))]
             order = journal.append(opening + records, self.power, epoch)
         self.open_epoch = epoch
+        if not self.since:
+            self.since = order
         return order
 
-    cdef bytes open_payload(self):
-        return self.number.to_bytes(4, "little") + bytes([INHERITED * self.inherited | EDITED * self.edits]) + self.hash_bytes
+    def open_payload(self, bint continued) -> bytes:
+        """What declares the run. From the second time on it says since when this recorder has the run open: a run that was deleted later is not its own."""
+        cdef int flags = CONTINUED * continued | INHERITED * self.inherited | EDITED * self.edits | SINCE * (self.since != 0)
+        return self.number.to_bytes(4, "little") + bytes([flags]) + self.hash_bytes + (self.since.to_bytes(8, "little") if self.since else b"")
 
     # -- finding sequences ----
 
@@ -621,13 +629,15 @@ cdef class Recorder:
     cdef size_t put_open(self, size_t at, uint32_t *index, uint64_t order) except? 0:
         """Declares the run at `at` of the buffer if it must be; returns where the next record goes."""
         cdef JournalWriter j = self.journal
-        cdef size_t length = 5 + PyBytes_GET_SIZE(self.hash_bytes)
+        cdef size_t size = PyBytes_GET_SIZE(self.hash_bytes), length = 5 + size + (8 if self.since else 0)
         if self.open_epoch == j.epoch:
             return at
         j.reserve(at + HEADER + length)
         put_u32(j.buffer + at + HEADER, self.number)
-        j.buffer[at + HEADER + 4] = INHERITED if self.inherited else 0
-        memcpy(j.buffer + at + HEADER + 5, PyBytes_AS_STRING(self.hash_bytes), length - 5)
+        j.buffer[at + HEADER + 4] = (INHERITED if self.inherited else 0) | (SINCE if self.since else 0)
+        memcpy(j.buffer + at + HEADER + 5, PyBytes_AS_STRING(self.hash_bytes), size)
+        if self.since:
+            put_u64(j.buffer + at + HEADER + 5 + size, self.since)
         j.finish_record(at, KIND_OPEN, length, True, index[0], order)
         index[0] += 1
         return at + HEADER + length
@@ -649,6 +659,8 @@ cdef class Recorder:
         cdef JournalWriter j = self.journal
         cdef size_t at = 0
         cdef unsigned char *p
+        if not self.since:
+            self.since = j.order
         while at < end:
             j.note_meta(base + at)
             p = j.buffer + at + 8

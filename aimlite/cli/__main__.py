@@ -9,7 +9,7 @@ from io import TextIOWrapper
 import click
 
 from aimlite import __version__
-from aimlite.cli import about, archives, exporting, listing, marking, querying, settings, showing, upkeep
+from aimlite.cli import about, archives, deleting, exporting, listing, marking, querying, settings, showing, upkeep
 from aimlite.cli.group import Group
 
 
@@ -31,6 +31,10 @@ for _command in (
     marking.tag,
     marking.note,
     marking.archive,
+    deleting.rm,
+    deleting.restore,
+    deleting.purge,
+    deleting.prune,
     upkeep.check,
     upkeep.repair,
     upkeep.merge,

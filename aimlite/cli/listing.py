@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import timezone
+from datetime import datetime, timezone
 from itertools import islice, pairwise
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,7 @@ Row = dict[str, Any]
 @click.option("--stalled", is_flag=True, help="Only runs that run, but have kept silent for longer than they said.")
 @click.option("--archived", is_flag=True, help="Archived runs too.")
 @click.option("--query", metavar="AIMQL", help="Only runs that an AimQL expression matches.")
+@click.option("--trash", is_flag=True, help="What is in the trash instead, the last put there first.")
 @json_option
 @demanding_all_runs()
 def ls(
@@ -63,9 +64,15 @@ def ls(
     stalled: bool,
     archived: bool,
     query: str | None,
+    trash: bool,
     as_json: bool,
 ) -> None:
     """List the runs, newest first."""
+    if trash:
+        if query is not None or archived or statuses or tags or experiments or sort != "created":
+            raise click.UsageError("--trash goes with --limit, --reverse and --json alone")
+        list_trash(limit, reverse, as_json)
+        return
     if archived and query is not None:
         raise click.UsageError("--archived and --query exclude each other: say 'run.archived in (True, False)' in the query")
     from aimlite.sdk.report import QueryReportMode
@@ -95,6 +102,38 @@ def ls(
     for warning in found.warnings if found is not None else ():
         warn(warning, as_json)
     complain(damaged)
+
+
+def list_trash(limit: int | None, reverse: bool, as_json: bool) -> None:
+    with open_repo() as repo:
+        runs = repo.trash()
+    rows = [
+        {
+            "hash": run.hash,
+            "name": run.name,
+            "experiment": run.experiment,
+            "created_at": iso(_seconds(run.created_at)),
+            "trashed_at": iso(_seconds(run.trashed_at)),
+        }
+        for run in (reversed(runs) if reverse else runs)
+    ][:limit]
+    if as_json:
+        print_json(rows)
+    elif not is_terminal():
+        print_lines([[str(cell) for cell in row.values()] for row in rows])
+    elif rows:
+        titles = (Column("hash", fixed=True), Column("name", 1), Column("experiment", 3), Column("created", 2, fixed=True))
+        texts = [
+            [run.hash, run.name, run.experiment, *(local_time(_seconds(at)) for at in (run.created_at, run.trashed_at))]
+            for row, run in zip(rows, reversed(runs) if reverse else runs, strict=False)
+        ]
+        print_table((*titles, Column("in the trash since", fixed=True)), texts)
+    else:
+        click.echo(f"the trash of {repo.path} is empty", err=True)
+
+
+def _seconds(at: datetime) -> float:
+    return at.replace(tzinfo=timezone.utc).timestamp()
 
 
 def print_runs(rows: Sequence[Row], as_json: bool) -> None:

@@ -125,7 +125,7 @@ class Query:
             while position < len(live) and live[position] > (created, run_hash):
                 yield self.source.run(live[position][1])
                 position += 1
-            if run_hash not in self.source.live and run_hash not in archived:
+            if run_hash not in self.source.mentioned and run_hash not in archived:
                 yield RunRow(self.source, run_hash)
         for _, run_hash in live[position:]:
             yield self.source.run(run_hash)
@@ -317,7 +317,7 @@ class Query:
         """All sequences of the names asked for, in one scan; then those of live runs; by run."""
         archived = self._archived() if plan.skips_archived and rows is None else frozenset()
         wanted = None if rows is None else {row.hash: row for row in rows}
-        live = self.source.live
+        live, mentioned = self.source.live, self.source.mentioned
         self.source.many = True
         found: dict[str, list[SequenceRow]] = {}
         step = Step("sequences" if filters.names is None else f"sequences named {', '.join(map(repr, sorted(filters.names)))}")
@@ -330,7 +330,7 @@ class Query:
             keep = filters.keep(data)
             for place in np.flatnonzero(keep).tolist() if keep is not None else range(len(group)):
                 run_hash = keys.index_run(group[place])
-                if run_hash in live or run_hash in archived or (wanted is not None and run_hash not in wanted):
+                if run_hash in mentioned or run_hash in archived or (wanted is not None and run_hash not in wanted):
                     continue
                 row = RunRow(self.source, run_hash) if wanted is None else wanted[run_hash]
                 sequence = SequenceRow(row, name, context, data[place])

@@ -85,7 +85,7 @@ def _is_known(view: View, path: keys.Path) -> bool:
     """Whether a run has it, or a part of it that may be looked into."""
     for cut in range(len(path), 0, -1):
         ranges = [keys.param_index_of(path[:cut])] + ([keys.param_index_below(path)] if cut == len(path) else [])
-        if any(next(iter(view.tree.scan(bounds)), None) is not None for bounds in ranges):
+        if any(_first(view, bounds) is not None for bounds in ranges):
             return True
     for run_hash in view.unmerged_runs():
         leaves = (leaf for leaf, _ in _seen_leaves(view, run_hash))
@@ -99,7 +99,7 @@ def param_paths(view: View, limit: int | None = None) -> Iterator[keys.Path]:
     seen: set[keys.Path] = set()
     begin, end = keys.prefix_range(keys.PARAM_INDEX)
     while True:
-        entry = next(iter(view.tree.scan((begin, end))), None)
+        entry = _first(view, (begin, end))
         if entry is None:
             break
         path = keys.rest(entry[0], 1)[0]
@@ -120,6 +120,12 @@ def _seen_leaves(view: View, run_hash: str) -> Iterator[tuple[keys.Path, object]
     return ((path, value) for path, value in view.param_leaves(run_hash) if not isinstance(value, Blobs))
 
 
+def _first(view: View, bounds: keys.Range) -> tuple[bytes, bytes] | None:
+    """The first entry of an index that is of a run outside of the trash."""
+    hidden = view.hidden_runs()
+    return next((entry for entry in view.tree.scan(bounds) if not hidden or keys.index_run(entry[0]) not in hidden), None)
+
+
 def params_info(view: View) -> dict[str, object]:
     """What `Repo.collect_params_info` gives: in the tree's order, merged or not."""
     info: dict[str, Any] = {}
@@ -132,10 +138,10 @@ def params_info(view: View) -> dict[str, object]:
 
 
 def _example_type(view: View, path: keys.Path) -> type:
-    entry = next(iter(view.tree.scan(keys.param_index_of(path))), None)
+    entry = _first(view, keys.param_index_of(path))
     if entry is not None:
         run_hash = keys.index_run(entry[0])
-        if run_hash not in view.unmerged_runs():
+        if run_hash not in view.mentioned_runs():
             value, _ = keys.rest(entry[0], len(keys.param_index_of(path)[0]))
             try:
                 return type(params.index_content(value, entry[1]))
@@ -153,7 +159,7 @@ def sequence_names(view: View) -> list[tuple[str, dict[str, object]]]:
     found: dict[bytes, tuple[str, dict[str, object]]] = {}
     begin, end = keys.metrics()
     while True:
-        entry = next(iter(view.tree.scan((begin, end))), None)
+        entry = _first(view, (begin, end))
         if entry is None:
             break
         name, context, _ = keys.rest(entry[0], 1)

@@ -30,6 +30,7 @@ class Source:
         self.view = view
         self.many = many
         self.live = view.unmerged_runs()
+        self.mentioned = view.mentioned_runs()  # of which the index may say what is not so any more
         self._columns: dict[keys.Path, dict[str, tuple[Any, bytes]]] = {}
         self._deeper: dict[keys.Path, bool] = {}
         self._properties: dict[str, dict[str, Any]] = {}

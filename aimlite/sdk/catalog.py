@@ -86,7 +86,7 @@ def edit_catalog(repo: Repo, properties: dict[str, Any]) -> None:
             return 0
 
     payloads = [(journal.PROPERTY, params.packb([name, value])) for name, value in properties.items()]
-    repo._writer().edit_run(CATALOG, repo._reader.read(newest), payloads)
+    repo._writer().edit_run(CATALOG, repo._reader.read(newest), 1, payloads)
 
 
 def tags(repo: Repo) -> list[Tag]:

@@ -208,15 +208,16 @@ def as_json(value: Any) -> Any:
     return str(value)
 
 
-def set_payloads(path: Path, value: Any, blobs: FilePath) -> list[bytes]:
+def set_payloads(path: Path, value: Any, blobs: FilePath, stored: dict[bytes, bytes]) -> list[bytes]:
     """The payloads (operation and msgpack) of the records that set a value at a path. Large leaves become blobs, durable before this
-    returns."""
+    returns; stored: takes their contents by SHA-256."""
     groups: list[list[Any]] = [[]]
     size = 0
     for leaf_path, leaf in params.flatten(value):
         packed = params.packb(leaf)
         if len(packed) >= BLOB_BYTES:
             leaf = params.Blob(put_blob(blobs, packed), len(packed))
+            stored[leaf.digest] = packed
             packed = b""
         size += len(packed) + sum(len(str(part)) + 5 for part in leaf_path)
         if size > _RECORD_BYTES:

@@ -12,9 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from aimlite.errors import AimliteError, ReadOnlyError, RepoNotFound, RunNotFound
+from aimlite.errors import AimliteError, ReadOnlyError, RepoNotFound, RunNotFound, RunTrashed
 from aimlite.sdk.report import QueryReportMode
 from aimlite.sdk.sequence_types import SEQUENCE_TYPES, checked_types
+from aimlite.sdk.trash import RepoTrash
 from aimlite.storage import helper
 from aimlite.storage.layout import FORMAT, REPO_DIR, Layout, open_layout, read_format, repo_root
 from aimlite.storage.writer import Writer, end_segment, writer_for
@@ -36,7 +37,7 @@ class RepoStatus(enum.Enum):
     UPDATED = "updated"
 
 
-class Repo:
+class Repo(RepoTrash):
     """A directory of runs.
 
     path: the directory that holds `.aimlite`, or `.aimlite` itself; str or Path, `~` is expanded, missing directories are made. None:
@@ -100,7 +101,7 @@ class Repo:
         return str(self._layout.base)
 
     def get_run(self, run_hash: str) -> Run | None:
-        """The run with this hash, read-only; None when there is none."""
+        """The run with this hash, read-only; None when there is none, or it is in the trash."""
         from aimlite.sdk.run import Run
 
         if not isinstance(run_hash, str):
@@ -109,11 +110,13 @@ class Repo:
 
     def edit_run(self, run_hash: str) -> Run:
         """A run whose properties and tags may be set without resuming it: it stays as it ended, or goes on where it runs. It takes no
-        params and points. Raises RunNotFound."""
+        params and points. Raises RunNotFound, RunTrashed."""
         from aimlite.sdk.run import Run
 
         self._demand_writable()
         if not self.run_exists(run_hash):
+            if self._reader.read(lambda view: view.holds_run(run_hash)):
+                raise RunTrashed(f"run {run_hash!r} is in the trash of {self.path}; restore_runs([{run_hash!r}]) takes it out")
             raise RunNotFound(f"no run {run_hash!r} in {self.path}")
         return Run._ended(run_hash, self)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aimlite._ext import journal
 from aimlite._ext.recorder import Recorder, SequenceWriter, Tracking
 from aimlite.capture import environment, sampling
-from aimlite.errors import ReadOnlyError, RunClosedError, RunNotFound
+from aimlite.errors import ReadOnlyError, RunClosedError, RunNotFound, RunTrashed
 from aimlite.sdk.archives import RunArchives
 from aimlite.sdk.params import ParamsMapping, ParamsView, delete_payload, plain, set_payloads
 from aimlite.sdk.properties import RunProperties, text
@@ -24,10 +24,13 @@ from aimlite.storage.objects import object_records
 from aimlite.storage.runs import PROGRESS, STATUS_CODES
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from aimlite.sdk.metric import Metric, MetricCollection
     from aimlite.storage.runs import RunState
+    from aimlite.storage.view import View
 
 _HASH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
 _DURABILITIES = ("process", "power")
@@ -50,7 +53,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, Tracking):
     durability: 'process' (what a call wrote survives the process, however it is killed) or 'power' (it survives a power failure too);
     None: AIMLITE_DURABILITY, else 'process'. sync_interval: force everything to the disk at least every so many seconds.
 
-    Raises TypeError, ValueError, RunNotFound, RepoFormatError, OSError.
+    Raises TypeError, ValueError, RunNotFound, RunTrashed (it lies in the trash), RepoFormatError, OSError.
     """
 
     _environment: environment.Collection | None = None
@@ -93,12 +96,12 @@ class Run(ParamsMapping, RunProperties, RunArchives, Tracking):
                 raise RunNotFound(f"no run {run_hash!r}: there is no repo at {path}")
         self.repo = as_repo(repo)
         self.hash = run_hash or new_hash()
-        known = run_hash is not None and self.repo._reader.read(lambda view: view.has_run(self.hash))
+        known, deleted = (False, 0) if run_hash is None else self.repo._reader.read(self._look_up)
         if read_only:
             if not known:
                 raise RunNotFound(f"no run {run_hash!r} in {self.repo.path}")
             return
-        self._open(known, power)
+        self._open(known, power, deleted)
         if experiment is not None:
             self._set_properties({"experiment": experiment})
         if interval is not None:
@@ -122,10 +125,18 @@ class Run(ParamsMapping, RunProperties, RunArchives, Tracking):
         run._closed, run.read_only = True, False
         return run
 
-    def _open(self, known: bool, power: bool) -> None:
+    def _look_up(self, view: View) -> tuple[bool, int]:
+        """(whether the run is there, the order at which one of its hash was deleted)."""
+        known = view.holds_run(self.hash)
+        if known and view.is_trashed(self.hash):
+            raise RunTrashed(f"run {self.hash!r} is in the trash; repo.restore_runs([{self.hash!r}]) takes it out, or use another hash")
+        return known, view.tombstones.of_run(self.hash)
+
+    def _open(self, known: bool, power: bool, deleted: int) -> None:
+        """deleted: the order at which a run of this hash was deleted for good; what is written comes after it."""
         writer = self.repo._writer()
         if not known:
-            self._recorder = writer.open_run(self.hash, power=power)
+            self._recorder = writer.open_run(self.hash, deleted, power=power)
             return
         reader, run_hash = self.repo._reader, self.hash
         last_steps: dict[bytes, int] = {}
@@ -218,7 +229,9 @@ class Run(ParamsMapping, RunProperties, RunArchives, Tracking):
         """Records the objects of one step: (header, content) of each. kind: the type of the sequence ('images', …). in_list: whether they
         were given as a list. Raises as `track`, and TypeError where numbers, objects of another kind, or single ones and lists, are."""
         recorder = self._writable()
-        recorder.track_objects(kind, name, object_records(items, self.repo._layout.blobs), len(items), in_list, step, epoch, context)
+        blobs, stored = self.repo._layout.blobs, dict[bytes, bytes]()
+        recorder.track_objects(kind, name, object_records(items, blobs, stored), len(items), in_list, step, epoch, context)
+        _keep(blobs, stored)
 
     def sync(self) -> None:
         """Forces all that this process recorded to the disk: when it returns, that survives a power failure. Raises OSError."""
@@ -253,7 +266,10 @@ class Run(ParamsMapping, RunProperties, RunArchives, Tracking):
             if not path and not isinstance(value, dict):
                 raise TypeError(f"run[...] takes a dict, not {type(value).__name__}")
         number, blobs = recorder.number.to_bytes(4, "little"), self.repo._layout.blobs
-        recorder.append([(journal.PARAMS, number + payload) for path, value in values for payload in set_payloads(path, value, blobs)])
+        stored: dict[bytes, bytes] = {}
+        payloads = [payload for path, value in values for payload in set_payloads(path, value, blobs, stored)]
+        recorder.append([(journal.PARAMS, number + payload) for payload in payloads])
+        _keep(blobs, stored)
 
     def _delete_param(self, path: tuple[str | int, ...]) -> None:
         recorder = self._writable()
@@ -315,8 +331,8 @@ class Run(ParamsMapping, RunProperties, RunArchives, Tracking):
             raise self._not_writable()
         payloads = [params.packb([name, value]) for name, value in properties.items()]
         if self._recorder is None or self._recorder.closed:  # the run has ended, and stays as it ended
-            order = self._state().order
-            self.repo._writer().edit_run(self.hash, order, [(journal.PROPERTY, payload) for payload in payloads])
+            state = self._state()
+            self.repo._writer().edit_run(self.hash, state.order, state.created, [(journal.PROPERTY, payload) for payload in payloads])
             return
         number = self._recorder.number.to_bytes(4, "little")
         self._recorder.append([(journal.PROPERTY, number + payload) for payload in payloads])
@@ -377,6 +393,14 @@ class Run(ParamsMapping, RunProperties, RunArchives, Tracking):
         if self.read_only:
             return ReadOnlyError(f"run {self.hash} was opened read-only; open it with Run({self.hash!r}) to write")
         return RunClosedError(f"run {self.hash} is closed; open it again with Run({self.hash!r})")
+
+
+def _keep(blobs: Path, stored: dict[bytes, bytes]) -> None:
+    """Stores again what somebody deleted before the record that names it was there."""
+    if stored:
+        from aimlite.storage.blobs import keep_blobs
+
+        keep_blobs(blobs, stored)
 
 
 def new_hash() -> str:

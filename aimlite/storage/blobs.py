@@ -1,9 +1,14 @@
 """Content-addressed files: a blob's name is the SHA-256 of what it holds, so it is stored once, and its content can be checked when it is
 read.
 
-A blob is durable before any record names it. Files are written under other names in `new/` and take their places whole. One that repair()
-gave up has an empty file beside its place: params that lie in it are then read as not there, from the tree and from journals alike, until
-the same content is stored again.
+A blob is durable before any record names it. Files are written under other names in `new/` and take their places whole.
+
+Who deletes one that no run names any more first renames it away, then looks whether a
+journal names it, and if so puts it back; a writer writes its record, then looks whether the blob is there, and if not stores it again. So
+one of the two sees the other.
+
+One that repair() gave up has an empty file beside its place: params that lie in it are then read as not there, from the tree and from
+journals alike, until the same content is stored again.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ _WHOLE_BYTES = 8 << 20  # files up to this size are read in one piece
 _BATCH_FILES = 8192
 _BATCH_BYTES = 256 << 20
 _MANY = 64  # so many files are forced to disk together with all that is on its way there: one by one takes a second for a thousand
+_LEAVING = ".leaving"
 
 
 def blob_path(blobs: Path, digest: bytes) -> Path:
@@ -51,6 +57,50 @@ def put_blob(blobs: Path, content: bytes) -> bytes:
         write_file(path, content)
     _loss_path(blobs, digest).unlink(missing_ok=True)
     return digest
+
+
+def keep_blobs(blobs: Path, contents: dict[bytes, bytes]) -> None:
+    """Stores again what was deleted since it was stored, after a record that names it was written. contents: by SHA-256. Raises OSError."""
+    for digest, content in contents.items():
+        if not blob_path(blobs, digest).exists():
+            put_blob(blobs, content)
+
+
+def leaving_path(path: Path) -> Path:
+    """Where a blob lies while it is being deleted."""
+    return path.with_name(f".{path.name}{_LEAVING}")
+
+
+def take_away(path: Path) -> bool:
+    """Begins to delete a blob; returns whether there was one."""
+    try:
+        os.rename(path, leaving_path(path))
+    except FileNotFoundError:
+        return leaving_path(path).exists()
+    return True
+
+
+def end_leaving(path: Path, keep: bool) -> int:
+    """Puts a blob back that was taken away, or deletes it; returns how many bytes were given back."""
+    left = leaving_path(path)
+    try:
+        if keep:
+            os.rename(left, path)
+            return 0
+        size = left.stat().st_size
+        left.unlink()
+    except FileNotFoundError:
+        return 0
+    return size
+
+
+def list_leaving(blobs: Path) -> Iterator[Path]:
+    """The places of the blobs that somebody was killed while deleting."""
+    for folder in os.scandir(blobs):
+        if folder.is_dir() and len(folder.name) == 2:
+            for entry in os.scandir(folder.path):
+                if entry.name.startswith(".") and entry.name.endswith(_LEAVING):
+                    yield Path(folder.path, entry.name[1 : -len(_LEAVING)])
 
 
 def _holds(path: str | Path, content: bytes) -> bool:
@@ -244,12 +294,12 @@ def _read_through(path: str | Path, digest: bytes, target: BinaryIO | None) -> i
 def get_blob(blobs: Path, digest: bytes) -> bytes | None:
     """The content of a blob; None when it was given up. Raises CorruptionError when it is not what was stored, or gone."""
     path = blob_path(blobs, digest)
-    try:
-        return read_blob(path, digest)
-    except FileNotFoundError:
-        if _loss_path(blobs, digest).exists():
-            return None
-        raise CorruptionError("a blob is missing", path) from None
+    for place in (path, leaving_path(path), path):  # it may be put back meanwhile
+        with contextlib.suppress(FileNotFoundError):
+            return read_blob(place, digest)
+    if _loss_path(blobs, digest).exists():
+        return None
+    raise CorruptionError("a blob is missing", path)
 
 
 def read_blob(path: Path, digest: bytes) -> bytes:
@@ -262,7 +312,8 @@ def read_blob(path: Path, digest: bytes) -> bytes:
 
 def is_blob_missing(blobs: Path, digest: bytes) -> bool:
     """Whether a blob is not there and was not given up."""
-    return not (blob_path(blobs, digest).exists() or _loss_path(blobs, digest).exists())
+    path = blob_path(blobs, digest)
+    return not any(place.exists() for place in (path, leaving_path(path), path, _loss_path(blobs, digest)))
 
 
 def give_up_blob(blobs: Path, digest: bytes) -> bool:

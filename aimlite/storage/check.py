@@ -11,6 +11,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from aimlite._ext.blocks import decode_times
 from aimlite._ext.keys import unpack
 from aimlite.errors import AimliteError, CorruptionError
 from aimlite.storage import generation, keys, params
@@ -18,7 +19,7 @@ from aimlite.storage.blobs import BLOB_BYTES, blob_digest, blob_path, is_blob_mi
 from aimlite.storage.layout import Layout, open_layout
 from aimlite.storage.objects import Item, decode_items
 from aimlite.storage.points import Summary, decode_block, decode_summary, summarize
-from aimlite.storage.runs import decode_writer_entry, derive_state, index_properties, is_hidden
+from aimlite.storage.runs import TRASHED, decode_writer_entry, derive_state, index_properties, is_hidden
 from aimlite.storage.tree import Tree, TreeMoved
 from aimlite.storage.view import Reader, View
 
@@ -108,6 +109,7 @@ def check_tree(layout: Layout, full: bool) -> list[Problem]:
         _check_covers,
         _check_objects,
         _check_contents,
+        _check_deleted,
     ):
         try:
             problems += [Problem("tree", str(layout.tree), None, message) for message in inspect(view)]
@@ -190,7 +192,7 @@ def _items(view: View) -> Iterator[tuple[str, str, Item]]:
 
 
 def _leaves(view: View) -> Iterator[tuple[str, keys.Path, Any]]:
-    unmerged = {run_hash for segment in view.segments for run_hash in segment.run_hashes()}
+    unmerged = view.mentioned_runs()
     for run_hash in sorted(unmerged):  # what they say may replace what the tree has
         with contextlib.suppress(CorruptionError):
             yield from ((run_hash, path, value) for path, value in list(view.param_leaves(run_hash)))
@@ -214,18 +216,20 @@ def _space(tree: Tree, space: bytes) -> Iterator[tuple[tuple[Any, ...], bytes]]:
 def _check_runs(view: View) -> Iterator[str]:
     count = 0
     for (run_hash,), value in _space(view.tree, keys.RUN):
-        count += not is_hidden(run_hash)
         held = msgpack.unpackb(value)
+        count += "trashed" not in held and not is_hidden(run_hash)
         entries = [decode_writer_entry(data) for _, data in view.tree.scan(keys.writers_of_run(run_hash))]
         if not entries:
             yield f"run {run_hash} has no writer"
         properties = {unpack(key, 1)[1]: params.unpackb(data)[2] for key, data in view.tree.scan(keys.properties_of_run(run_hash))}
+        if ("trashed" in held) != (properties.get(TRASHED) is not None):
+            yield f"run {run_hash} is in the trash by its entry or by its properties, not by both"
         for name, key in _property_keys(run_hash, properties, derive_state(held["created"], held["order"], entries)):
             if view.tree.get(key) is None:
                 yield f"property {name!r} of run {run_hash} is not in the index"
     expected = view.tree.get(keys.run_count())
     if count != (0 if expected is None else msgpack.unpackb(expected)):
-        yield f"there are {count} runs, the count says {expected!r}"
+        yield f"there are {count} runs outside of the trash, the count says {expected!r}"
     for space, what in ((keys.WRITER, "a writer"), (keys.PROPERTY, "a property"), (keys.PARAM, "a param")):
         seen = ""
         for (run_hash, *_), _ in _space(view.tree, space):
@@ -236,17 +240,17 @@ def _check_runs(view: View) -> Iterator[str]:
 
 def _property_keys(run_hash: str, properties: dict[str, Any], state: Any) -> Iterator[tuple[str, bytes]]:
     for name, value in () if is_hidden(run_hash) else index_properties(properties, state):
-        try:
-            indexed = value if name == "created" else keys.index_value(value)
-        except LookupError:
-            continue
-        yield name, keys.property_index(name, indexed, run_hash)
+        with contextlib.suppress(LookupError):
+            yield name, keys.indexed_property(name, value, run_hash)
 
 
 def _check_params(view: View) -> Iterator[str]:
+    trashed = _trashed(view)
     for (run_hash, *path), data in _space(view.tree, keys.PARAM):
         value = params.unpackb(data)[2]
-        if isinstance(value, params.Blobs):  # the index has none of these
+        if any(view.tree.get(keys.reference(digest, run_hash)) is None for digest in params.blob_digests(value)):
+            yield f"param {path} of run {run_hash} lies in a blob to which no reference is kept"
+        if run_hash in trashed or isinstance(value, params.Blobs):  # the index has none of these
             continue
         indexed, content = params.index_entry(value)
         if view.tree.get(keys.param_index(tuple(path), indexed, run_hash)) != content:
@@ -254,9 +258,10 @@ def _check_params(view: View) -> Iterator[str]:
 
 
 def _check_param_index(view: View) -> Iterator[str]:
+    trashed = _trashed(view)
     for (path, indexed, run_hash), _ in _space(view.tree, keys.PARAM_INDEX):
         data = view.tree.get(keys.param(run_hash, path))
-        if data is None or repr(params.index_entry(params.unpackb(data)[2])[0]) != repr(indexed):
+        if data is None or run_hash in trashed or repr(params.index_entry(params.unpackb(data)[2])[0]) != repr(indexed):
             yield f"the index has param {path} = {indexed!r} of run {run_hash}, the run has not"
 
 
@@ -275,7 +280,8 @@ def _check_property_index(view: View) -> Iterator[str]:
 
 
 def _check_sequences(view: View) -> Iterator[str]:
-    for (name, context, run_hash), data in _space(view.tree, keys.SEQUENCE):
+    trashed = _trashed(view)
+    for place, (name, context, run_hash), data in ((p, *entry) for p in (keys.SEQUENCE, keys.TRASHED) for entry in _space(view.tree, p)):
         sequence = (run_hash, name, context)
         summary = decode_summary(data)
         what = f"{name!r} {context!r} of run {run_hash}"
@@ -283,6 +289,8 @@ def _check_sequences(view: View) -> Iterator[str]:
             yield f"{what} is not listed under its run"
         if view.tree.get(keys.run(run_hash)) is None:
             yield f"{what} belongs to a run that is not there"
+        if (place == keys.TRASHED) != (run_hash in trashed):
+            yield f"{what} is listed where those of runs in the trash are, or its run is in the trash and it is not"
         heads = [decode_summary(value) for _, value in view.tree.scan(keys.blocks(keys.HEAD, *sequence))]
         if not heads:
             yield f"{what} has no blocks"
@@ -298,7 +306,7 @@ def _check_sequences(view: View) -> Iterator[str]:
 
 def _check_of_run(view: View) -> Iterator[str]:
     for (run_hash, name, context), _ in _space(view.tree, keys.OF_RUN):
-        if view.tree.get(keys.sequence(name, context, run_hash)) is None:
+        if all(view.tree.get(at(name, context, run_hash)) is None for at in (keys.sequence, keys.trashed_sequence)):
             yield f"{name!r} {context!r} is listed under run {run_hash}, but is not there"
 
 
@@ -324,6 +332,27 @@ def _check_blocks(view: View) -> Iterator[str]:
             yield f"{what} holds a newer order than its head says"
     if next(times, None) or next(heads, None):
         yield "there are heads or times without a block"
+
+
+def _check_deleted(view: View) -> Iterator[str]:
+    """That nothing is left of what was deleted for good, and that references are of runs that there are."""
+    for (_, run_hash, *sequence), data in ((unpack(key, 1), value) for key, value in view.tree.scan(keys.tombstones())):
+        order = msgpack.unpackb(data)
+        if not sequence:
+            for key, entry in view.tree.scan(keys.writers_of_run(run_hash)):
+                if decode_writer_entry(entry).last <= order:
+                    yield f"run {run_hash} was deleted, and writer {unpack(key, 1)[1]:016x} of it is older than that"
+            continue
+        times = view.tree.scan(keys.blocks(keys.TIMES, run_hash, *sequence))
+        if any(np.any(np.frombuffer(decode_times(block)[2], "<u8") <= np.uint64(order)) for _, block in times):
+            yield f"{sequence[0]!r} of run {run_hash} was deleted, and holds points older than that"
+    for digest, run_hash in (reference for reference, _ in _space(view.tree, keys.REFERENCE)):
+        if view.tree.get(keys.run(run_hash)) is None:
+            yield f"blob {digest.hex()} is referred to by run {run_hash}, which is not there"
+
+
+def _trashed(view: View) -> set[str]:
+    return {run_hash for (run_hash,), data in _space(view.tree, keys.RUN) if "trashed" in msgpack.unpackb(data)}
 
 
 def _check_covers(view: View) -> Iterator[str]:

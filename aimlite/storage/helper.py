@@ -42,20 +42,22 @@ def merge_if_due(layout: Layout, names_only: bool = False) -> bool:
     return True
 
 
-def run_helper(layout: Layout, task: str) -> Any:
-    """Runs the helper's task ('merge', 'repair') to its end, waiting for the lease; returns what it reports. Raises CorruptionError,
-    OSError, MergeError."""
+def run_helper(layout: Layout, task: str, request: Any = None) -> Any:
+    """Runs the helper's task to its end, waiting for the lease; returns what it reports. request: what the task needs to know, as msgpack
+    can say it. Raises CorruptionError, OSError, MergeError."""
     if not sys.executable:
         raise MergeError("no Python interpreter is known (sys.executable is empty), so the merge helper cannot be started")
     import subprocess
 
-    done = subprocess.run(
-        _command(layout, task, "--wait"), env=_environment(), cwd="/", capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
-    )
+    from aimlite.storage.params import packb
+
+    command, asked = _command(layout, task, "--wait"), b"" if request is None else packb(request)
+    done = subprocess.run(command, env=_environment(), cwd="/", capture_output=True, input=asked, check=False)
     try:
         report = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        raise MergeError(f"the merge helper failed (exit status {done.returncode}): {done.stderr.strip()[-2000:]}") from None
+        words = done.stderr.decode(errors="replace").strip()[-2000:]
+        raise MergeError(f"the merge helper failed (exit status {done.returncode}): {words}") from None
     error = report.get("error")
     if error is None:
         return report["result"]

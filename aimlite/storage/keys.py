@@ -9,8 +9,8 @@ from typing import Any
 
 from aimlite._ext.keys import next_prefix, pack, unpack
 
-META, RUN, WRITER, PROPERTY, PARAM, COVER, SEQUENCE, OF_RUN, HEAD, VALUES, TIMES, PARAM_INDEX, PROPERTY_INDEX = (
-    bytes([space]) for space in (0x01, 0x10, 0x11, 0x12, 0x20, 0x21, 0x30, 0x31, 0x40, 0x41, 0x42, 0x50, 0x51)
+META, RUN, WRITER, PROPERTY, PARAM, COVER, SEQUENCE, OF_RUN, TRASHED, HEAD, VALUES, TIMES, PARAM_INDEX, PROPERTY_INDEX = (
+    bytes([space]) for space in (0x01, 0x10, 0x11, 0x12, 0x20, 0x21, 0x30, 0x31, 0x32, 0x40, 0x41, 0x42, 0x50, 0x51)
 )
 OBJECT, CONTENT, REFERENCE = (bytes([space]) for space in (0x60, 0x61, 0x62))
 _INDEX_STRING_BYTES = 253  # a character that begins before is kept whole
@@ -46,6 +46,23 @@ def run_count() -> bytes:
 
 def merged(writer: int) -> bytes:
     return META + pack(("merged", writer))
+
+
+def tombstone(run_hash: str) -> bytes:
+    return META + pack(("deleted", run_hash))
+
+
+def sequence_tombstone(run_hash: str, name: Name, context: dict[str, Any]) -> bytes:
+    return META + pack(("deleted", run_hash, name, context))
+
+
+def tombstones_of_run(run_hash: str) -> Range:
+    """That of the run and those of its sequences."""
+    return _under(META + pack(("deleted", run_hash)))
+
+
+def tombstones() -> Range:
+    return _under(META + pack(("deleted",)))
 
 
 def run(run_hash: str) -> bytes:
@@ -90,6 +107,11 @@ def covers_under(run_hash: str, path: Path) -> Range:
 
 def sequence(name: Name, context: dict[str, Any], run_hash: str) -> bytes:
     return SEQUENCE + pack((name, context, run_hash))
+
+
+def trashed_sequence(name: Name, context: dict[str, Any], run_hash: str) -> bytes:
+    """Where the summary lies while the run is in the trash."""
+    return TRASHED + pack((name, context, run_hash))
 
 
 def metrics() -> Range:
@@ -168,6 +190,16 @@ def objects_of(run_hash: str, name: Name, context: dict[str, Any]) -> Range:
 
 def content(digest: bytes) -> bytes:
     return CONTENT + pack((digest,))
+
+
+def of_sequence(space: bytes, run_hash: str, name: Name, context: dict[str, Any]) -> Range:
+    """All of a sequence in a space whose keys begin with run, name and context."""
+    return _under(space + pack((run_hash, name, context)))
+
+
+def of_whole_run(space: bytes, run_hash: str) -> Range:
+    """All of a run in a space whose keys begin with runs."""
+    return _under(space + pack((run_hash,)))
 
 
 def reference(digest: bytes, run_hash: str) -> bytes:
@@ -262,6 +294,11 @@ def index_run(key: bytes) -> str:
 
 def property_index(name: str, value: float | str | int | None, run_hash: str) -> bytes:
     return PROPERTY_INDEX + pack((name, value, run_hash))
+
+
+def indexed_property(name: str, value: object, run_hash: str) -> bytes:
+    """The entry of a property. Raises LookupError for a value that the index leaves out. Times stand there as integers."""
+    return property_index(name, value if name in ("created", "trashed") and isinstance(value, int) else index_value(value), run_hash)
 
 
 def property_index_of(name: str) -> Range:

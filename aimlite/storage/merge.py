@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -39,8 +39,9 @@ from aimlite.storage.points import (
     split_blocks,
     summarize,
 )
-from aimlite.storage.runs import WriterEntry, decode_writer_entry, derive_state, index_properties, is_hidden
+from aimlite.storage.runs import TRASHED, WriterEntry, decode_writer_entry, derive_state, index_properties, is_hidden
 from aimlite.storage.segments import Segment, SegmentRun, SegmentView
+from aimlite.storage.tombstones import run_tombstone, sequence_tombstones, written_after
 from aimlite.storage.tree import Tree, TreeMoved, TreeReader, TreeWriter, tree_generation
 from aimlite.storage.view import load_params
 
@@ -77,18 +78,30 @@ def merge(layout: Layout, wait: bool) -> MergeReport:
         _remove_stale_files(layout)
         if not layout.list_journals() and not layout.tree.exists():
             return report
-        _catch_up_generation(layout)
-        tree = TreeWriter(layout.tree)
-        live: dict[tuple[int, int], Waiting] = {}
-        try:
-            generation.write_generation(layout, tree)
-            known = frozenset(layout.list_journals())  # not those that come later: beside busy writers it would not end
-            while _merge_batch(layout, tree, report, live, known):
-                _compact(layout, tree, report)
+        with writing_tree(layout) as tree:
+            merge_ended(layout, tree, report)
             _compact(layout, tree, report)
-        finally:
-            tree.close()
     return report
+
+
+def merge_ended(layout: Layout, tree: TreeWriter, report: MergeReport) -> None:
+    """Merges all segments that have ended by now. The caller has the lease."""
+    live: dict[tuple[int, int], Waiting] = {}
+    known = frozenset(layout.list_journals())  # not those that come later: beside busy writers it would not end
+    while _merge_batch(layout, tree, report, live, known):
+        _compact(layout, tree, report)
+
+
+@contextlib.contextmanager
+def writing_tree(layout: Layout) -> Iterator[TreeWriter]:
+    """The tree, opened for writing by the holder of the lease, with `generation` in place."""
+    _catch_up_generation(layout)
+    tree = TreeWriter(layout.tree)
+    try:
+        generation.write_generation(layout, tree)
+        yield tree
+    finally:
+        tree.close()
 
 
 def _catch_up_generation(layout: Layout) -> None:
@@ -155,7 +168,10 @@ def _merge_batch(
         return False
     batch = BatchBuilder(tree, waiting, layout.blobs)
     for run_hash in dict.fromkeys(run_hash for segment in chosen for run_hash in segment.runs):
-        batch.add_run(run_hash, [(SegmentView(s, s.end, False), s.runs[run_hash]) for s in chosen if run_hash in s.runs])
+        deleted = run_tombstone(tree, run_hash)
+        found = [(s, run) for s in chosen if run_hash in s.runs and (run := s.runs[run_hash].opened_after(deleted))]
+        if found:
+            batch.add_run(run_hash, [(SegmentView(s, s.end, False), run) for s, run in found])
     batch.add_merged(chosen)
     tree.commit(batch.writes)
     generation.write_generation(layout, tree)
@@ -221,9 +237,15 @@ class BatchBuilder:
     def add_run(self, run_hash: str, touching: Touching) -> None:
         """All that the chosen segments say of a run."""
         known = self._tree.get(keys.run(run_hash))
-        self._new_runs += known is None and not is_hidden(run_hash)
-        self._add_state(run_hash, touching, None if known is None else msgpack.unpackb(known))
-        self._add_params(run_hash, touching, known is not None)
+        held = None if known is None else msgpack.unpackb(known)
+        was_trashed = held is not None and "trashed" in held
+        is_trashed = self._add_state(run_hash, touching, held)
+        if not is_hidden(run_hash):
+            self._new_runs += (not is_trashed) - (held is not None and not was_trashed)
+        if held is not None and is_trashed != was_trashed:
+            self._move_trash(run_hash, is_trashed)
+        self._add_params(run_hash, touching, known is not None, is_trashed)
+        deleted = sequence_tombstones(self._tree, run_hash)
         sequences: dict[bytes, list[Points]] = {}
         named: dict[bytes, tuple[keys.Name, dict[str, Any]]] = {}
         for segment, run in touching:
@@ -232,11 +254,30 @@ class BatchBuilder:
                 sequences.setdefault(packed, []).append(segment.points(run, packed))
         for packed, parts in sequences.items():
             name, context = named[packed]
-            self.add_points(run_hash, name, context, resolve(concatenate(parts)), known is not None)
+            fresh = resolve(written_after(concatenate(parts), deleted.get(packed, 0)))
+            if not len(fresh):
+                continue
+            self.add_points(run_hash, name, context, fresh, known is not None, is_trashed, was_trashed)
             if not isinstance(name, str):
                 self._add_objects((run_hash, name, context), [(segment, segment.objects(run, packed)) for segment, run in touching])
 
-    def _add_state(self, run_hash: str, touching: Touching, known: dict[str, int] | None) -> None:
+    def _move_trash(self, run_hash: str, into: bool) -> None:
+        """Takes what the tree says of a run out of the indexes, or puts it back."""
+        for key, _ in self._tree.scan(keys.sequences_of_run(run_hash)):
+            _, name, context = unpack(key, 1)
+            shown, hidden = keys.sequence(name, context, run_hash), keys.trashed_sequence(name, context, run_hash)
+            summary = self._tree.get(shown if into else hidden)
+            if summary is None:
+                raise CorruptionError(f"the summary of {name!r} of run {run_hash} is missing")
+            self.writes[shown], self.writes[hidden] = (None, summary) if into else (summary, None)
+        for key, data in self._tree.scan(keys.params_under(run_hash, ())):
+            value = params.unpackb(data)[2]
+            if not isinstance(value, params.Blobs):
+                indexed, content = params.index_entry(value)
+                self.writes[keys.param_index(unpack(key, 1)[1:], indexed, run_hash)] = None if into else content
+
+    def _add_state(self, run_hash: str, touching: Touching, known: dict[str, int] | None) -> bool:
+        """Returns whether the run is in the trash now."""
         entries: dict[int, WriterEntry] = {}
         properties: dict[str, tuple[params.Stamp, Any]] = {}
         old_index: list[tuple[str, Any]] = []
@@ -261,16 +302,19 @@ class BatchBuilder:
             if name not in properties or properties[name][0] <= stamp:
                 properties[name] = (stamp, value)
                 self.writes[keys.property_of_run(run_hash, name)] = params.packb([*stamp, value])
-        self.writes[keys.run(run_hash)] = msgpack.packb({"created": created, "order": newest})
+        is_trashed = _values(properties).get(TRASHED) is not None
+        self.writes[keys.run(run_hash)] = encode_run(created, newest, is_trashed)
         new_index = index_properties(_values(properties), derive_state(created, newest, entries.values()))
         self._move_index(run_hash, old_index, new_index)
+        return is_trashed
 
     def index_run(self, run_hash: str, created: int, order: int, entries: list[WriterEntry]) -> None:
         """Index entries of all that the tree holds of a run's properties and params."""
         properties = {unpack(key, 1)[1]: params.unpackb(data)[2] for key, data in self._tree.scan(keys.properties_of_run(run_hash))}
         self.index_properties(run_hash, properties, created, order, entries)
+        is_trashed = properties.get(TRASHED) is not None
         for key, data in self._tree.scan(keys.params_under(run_hash, ())):
-            self.index_param(unpack(key, 1)[1:], params.unpackb(data)[2], run_hash)
+            self.index_param(unpack(key, 1)[1:], params.unpackb(data)[2], run_hash, is_trashed)
 
     def index_properties(self, run_hash: str, properties: dict[str, Any], created: int, order: int, entries: list[WriterEntry]) -> None:
         """The index entries of the properties of a run that had none."""
@@ -282,10 +326,9 @@ class BatchBuilder:
         for values, entry in ((old, None), (new, b"")):
             for name, value in values:
                 with contextlib.suppress(LookupError):
-                    indexed = value if name == "created" else keys.index_value(value)
-                    self.writes[keys.property_index(name, indexed, run_hash)] = entry
+                    self.writes[keys.indexed_property(name, value, run_hash)] = entry
 
-    def _add_params(self, run_hash: str, touching: Touching, known: bool) -> None:
+    def _add_params(self, run_hash: str, touching: Touching, known: bool, is_trashed: bool) -> None:
         operations = [operation for segment, run in touching for operation in segment.param_operations(run)]
         if not operations:
             return
@@ -307,19 +350,20 @@ class BatchBuilder:
             if old_leaves.get(path) is not leaf:
                 stamp, value = leaf
                 self.writes[keys.param(run_hash, path)] = params.packb([*stamp, value])
-                self.index_param(path, value, run_hash)
+                self.index_param(path, value, run_hash, is_trashed)
         for path in old_covers.keys() - covers.keys():
             self.writes[keys.cover(run_hash, path)] = None
         for path, stamp in covers.items():
             if old_covers.get(path) != stamp:
                 self.writes[keys.cover(run_hash, path)] = params.packb([*stamp])
 
-    def index_param(self, path: keys.Path, value: Any, run_hash: str) -> None:
-        """The index entry of a param; what only names blobs has none."""
-        if isinstance(value, params.Blobs):
-            return
-        indexed, content = params.index_entry(value)
-        self.writes[keys.param_index(path, indexed, run_hash)] = content
+    def index_param(self, path: keys.Path, value: Any, run_hash: str, is_trashed: bool) -> None:
+        """The index entry of a param, where its run has one (what only names blobs has none), and that its run names the blobs it needs."""
+        if not is_trashed and not isinstance(value, params.Blobs):
+            indexed, content = params.index_entry(value)
+            self.writes[keys.param_index(path, indexed, run_hash)] = content
+        for digest in params.blob_digests(value):
+            self.writes[keys.reference(digest, run_hash)] = b""
 
     # -- objects ----
 
@@ -354,12 +398,22 @@ class BatchBuilder:
 
     # -- points ----
 
-    def add_points(self, run_hash: str, name: keys.Name, context: dict[str, Any], fresh: Points, known: bool) -> None:
+    def add_points(
+        self,
+        run_hash: str,
+        name: keys.Name,
+        context: dict[str, Any],
+        fresh: Points,
+        known: bool,
+        is_trashed: bool = False,
+        was_trashed: bool = False,
+    ) -> None:
         """Puts resolved points of one sequence among its blocks."""
         self.points += len(fresh)
         self._taken, self._put = [fresh], []
         sequence = (run_hash, name, context)
-        data = self._tree.get(keys.sequence(name, context, run_hash)) if known else None
+        before = keys.trashed_sequence if was_trashed else keys.sequence
+        data = self._tree.get(before(name, context, run_hash)) if known else None
         if data is None:
             summary = _combined(self._put_blocks(sequence, split_blocks(fresh)))
             self.writes[keys.of_run(run_hash, name, context)] = b""
@@ -369,7 +423,8 @@ class BatchBuilder:
                 summary = self._append(sequence, old, fresh)
             else:
                 summary = self._insert(sequence, old, fresh)
-        self.writes[keys.sequence(name, context, run_hash)] = summary.encode()
+        place = keys.trashed_sequence if is_trashed else keys.sequence
+        self.writes[place(name, context, run_hash)] = summary.encode()
 
     def _append(self, sequence: Sequence, old: Summary, fresh: Points) -> Summary:
         """Points after all others. Small blocks at the end are rewritten with them, once they are not much larger than what comes: so a
@@ -452,6 +507,12 @@ def _combined(heads: list[Summary]) -> Summary:
     for head in heads[1:]:
         summary = summary.followed_by(head)
     return summary
+
+
+def encode_run(created: int, order: int, is_trashed: bool) -> bytes:
+    """The entry of a run."""
+    packed: bytes = msgpack.packb({"created": created, "order": order, **({"trashed": True} if is_trashed else {})})
+    return packed
 
 
 def _values(properties: dict[str, tuple[params.Stamp, Any]]) -> dict[str, Any]:

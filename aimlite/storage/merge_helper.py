@@ -1,5 +1,6 @@
-"""The merge helper: `python -m aimlite.storage.merge_helper <.aimlite> (merge | repair) [--wait]`. Prints a JSON report as its last line.
+"""The merge helper: `python -m aimlite.storage.merge_helper <.aimlite> (merge | repair | delete | prune) [--wait]`.
 
+Prints a JSON report as its last line. What is to be deleted comes as msgpack on stdin: [[run hash, …], [[run hash, name, context], …]].
 A process of its own, because only here RocksDB is opened read-write.
 """
 
@@ -13,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from aimlite.errors import AimliteError, CorruptionError
+from aimlite.storage.deletion import delete, prune
 from aimlite.storage.helper import SEGMENTS_DUE
 from aimlite.storage.layout import Layout
 from aimlite.storage.merge import merge
+from aimlite.storage.params import unpackb
 from aimlite.storage.repair import repair
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m aimlite.storage.merge_helper", description="Moves ended journals into the tree.")
     parser.add_argument("base", type=Path, help="the .aimlite directory")
-    parser.add_argument("task", choices=["merge", "repair"])
+    parser.add_argument("task", choices=["merge", "repair", "delete", "prune"])
     parser.add_argument("--wait", action="store_true", help="wait for the lease instead of leaving it to its holder")
     options = parser.parse_args(arguments)
     try:
@@ -40,6 +43,11 @@ def main(arguments: list[str]) -> int:
 def _perform(layout: Layout, task: str, wait: bool) -> Any:
     if task == "repair":
         return repair(layout)
+    if task == "prune":
+        return prune(layout)
+    if task == "delete":
+        runs, sequences = unpackb(sys.stdin.buffer.read())
+        return dataclasses.asdict(delete(layout, runs, sequences))
     report = merge(layout, wait)
     if not wait and len(layout.list_journals()) > SEGMENTS_DUE:  # some may have ended while the last commit was under way
         merge(layout, wait)

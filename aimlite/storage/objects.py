@@ -39,12 +39,14 @@ class Item:
         return self.content.size if isinstance(self.content, Blob) else len(self.content)
 
 
-def object_records(items: Iterable[tuple[dict[str, Any], bytes]], blobs: Path) -> list[bytes]:
+def object_records(items: Iterable[tuple[dict[str, Any], bytes]], blobs: Path, stored: dict[bytes, bytes]) -> list[bytes]:
     """Payloads of OBJECT records, but for the sequence's number, that hold (header, content) of each object of one step; contents that lie
-    in blobs are there when this returns. Raises ValueError for a header above 1 MiB, OSError."""
+    in blobs are there when this returns, and in `stored` by SHA-256. Raises ValueError for a header above 1 MiB, OSError."""
     records, heads, contents, size = [], list[bytes](), list[bytes](), 0
     for header, content in items:
         item, follows = stored_item(header, content, blobs, _follows(header, len(content)))
+        if isinstance(item.content, Blob) and not follows:
+            stored[item.content.digest] = content
         head = params.packb([header, item.content])
         if len(head) > _MAX_HEADER:
             raise ValueError(f"what describes an object (its caption, …) takes {len(head)} bytes, the limit is {_MAX_HEADER}")

@@ -21,17 +21,17 @@ from aimlite._ext import journal as ext
 from aimlite._ext.blocks import decode_values, encode_times
 from aimlite._ext.keys import unpack
 from aimlite.errors import CorruptionError
-from aimlite.storage import generation, keys
+from aimlite.storage import generation, keys, params
 from aimlite.storage.blobs import BLOB_BYTES, blob_digest, give_up_blob, list_blobs, sha256, verify_blob
 from aimlite.storage.check import check_files, check_tree, missing_blobs
 from aimlite.storage.files import write_file
 from aimlite.storage.layout import Layout
 from aimlite.storage.locks import is_path_held, lease
-from aimlite.storage.merge import BatchBuilder
+from aimlite.storage.merge import BatchBuilder, encode_run
 from aimlite.storage.objects import decode_items
 from aimlite.storage.params import Blob
 from aimlite.storage.points import Points, concatenate, decode_block, resolve
-from aimlite.storage.runs import WriterEntry, decode_writer_entry, is_hidden
+from aimlite.storage.runs import TRASHED, WriterEntry, decode_writer_entry, is_hidden
 from aimlite.storage.salvage import named_runs, readable_entries
 from aimlite.storage.segments import Segment
 from aimlite.storage.tree import EmptyTree, Tree, TreeMoved, TreeReader, TreeWriter, rebuild_manifest, tree_generation
@@ -174,6 +174,7 @@ class _Rebuild:
         self._source = source
         self._target = target
         self._losses: list[str] = []
+        self._trashed: set[str] = set()
         self._writes: dict[bytes, bytes | None] = {}
         self._size = 0
 
@@ -185,7 +186,7 @@ class _Rebuild:
         runs = self._complete_runs()
         self._rebuild_objects()
         self._rebuild_blocks(runs)
-        self._put(keys.run_count(), msgpack.packb(sum(not is_hidden(run_hash) for run_hash in runs)))
+        self._put(keys.run_count(), msgpack.packb(sum(not is_hidden(run_hash) for run_hash in runs - self._trashed)))
         self._commit()
         return self._losses
 
@@ -211,11 +212,13 @@ class _Rebuild:
         runs = named_runs(self._target, keys.RUN, keys.WRITER, keys.PROPERTY, keys.PARAM)
         runs |= named_runs(self._source, keys.OF_RUN, keys.VALUES, keys.OBJECT)
         for run_hash in sorted(runs):
-            self._complete_run(run_hash)
+            if self._complete_run(run_hash):
+                self._trashed.add(run_hash)
         self._commit()
         return runs
 
-    def _complete_run(self, run_hash: str) -> None:
+    def _complete_run(self, run_hash: str) -> bool:
+        """Returns whether the run is in the trash."""
         entries = [decode_writer_entry(data) for _, data in self._target.scan(keys.writers_of_run(run_hash))]
         data = self._target.get(keys.run(run_hash))
         held = {"created": 0, "order": 0} if data is None else msgpack.unpackb(data)
@@ -224,11 +227,14 @@ class _Rebuild:
             self._put(keys.writer_of_run(run_hash, 0), entries[0].encode())
         created = held["created"] or min(entry.opened for entry in entries)
         order = max(held["order"], *(entry.last for entry in entries))
-        self._put(keys.run(run_hash), msgpack.packb({"created": created, "order": order}))
+        trashed = self._target.get(keys.property_of_run(run_hash, TRASHED))
+        is_trashed = trashed is not None and params.unpackb(trashed)[2] is not None
+        self._put(keys.run(run_hash), encode_run(created, order, is_trashed))
         builder = BatchBuilder(self._target, [])
         builder.index_run(run_hash, created, order, entries)
         for key, value in builder.writes.items():
             self._put(key, value or b"")
+        return is_trashed
 
     def _rebuild_objects(self) -> None:
         """The objects all of whose contents are left, and references to these. Their points are put only where they are."""
@@ -285,7 +291,7 @@ class _Rebuild:
         old = self._source_flags(sequence)
         points.flags = old or points.flags
         builder = BatchBuilder(EmptyTree(), [])
-        builder.add_points(run_hash, name, context, resolve(points), known=False)
+        builder.add_points(run_hash, name, context, resolve(points), known=False, is_trashed=run_hash in self._trashed)
         for key, value in builder.writes.items():
             self._put(key, value or b"")
 
@@ -300,7 +306,8 @@ class _Rebuild:
 
         run_hash, name, context = sequence
         try:
-            data = self._source.get(keys.sequence(name, context, run_hash))
+            place = keys.trashed_sequence if run_hash in self._trashed else keys.sequence
+            data = self._source.get(place(name, context, run_hash))
             return 0 if data is None else decode_summary(data).flags & (INTS | FLOATS)
         except CorruptionError:
             return 0

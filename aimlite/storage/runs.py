@@ -80,7 +80,9 @@ def derive_state(created: int, order: int, entries: Iterable[WriterEntry]) -> Ru
 
 
 def index_properties(properties: dict[str, Any], state: RunState) -> list[tuple[str, Any]]:
-    """The properties of a run that the index holds, one entry for each of its tags."""
+    """The properties of a run that the index holds, one entry for each of its tags; of one in the trash since when it lies there, alone."""
+    if properties.get(TRASHED) is not None:
+        return [(TRASHED, properties[TRASHED])]
     return [
         ("created", state.created),
         ("status", state.status),
@@ -91,6 +93,7 @@ def index_properties(properties: dict[str, Any], state: RunState) -> list[tuple[
     ]
 
 
+TRASHED = "trashed"  # a property: when the run was put into the trash (µs), None once it was taken out
 TAG = "tag:"  # a property of its own for each tag, so that two processes may each add one: when it was added (µs), None once removed
 
 

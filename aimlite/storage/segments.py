@@ -24,8 +24,10 @@ from aimlite.storage.points import Points, concatenate, empty_points, journal_po
 from aimlite.storage.runs import STATUS_WORDS, WriterEntry
 
 Damage = tuple[int, int, str]
+Record = tuple[int, int, bytes, int]  # offset, order, payload without the run's number, run number
 Operation = tuple[params.Stamp, int, int, keys.Path, list[Any]]  # stamp, offset, kind, path, [relative path, leaf] of each leaf
-_CONTINUED, _INHERITED, _EDITED = 1, 2, 4
+_CONTINUED, _INHERITED, _EDITED, _SINCE = 1, 2, 4, 8
+_TRASHED = b"\xa7trashed"  # the name of the property as msgpack has it
 _PROBE_BYTES = 4096
 _MANY_LEAVES = 64
 _OPEN_HASH = ext.RECORD_HEADER_SIZE + 5  # where the hash stands in an OPEN record
@@ -37,6 +39,7 @@ _kept = 0
 class SequenceRecord:
     offset: int
     number: int
+    run: int
     name: keys.Name
     context: dict[str, Any]
     packed: bytes
@@ -54,13 +57,13 @@ class Operations:
         self._grouped: dict[int, dict[Any, list[Any]]] = {}  # by offset of an operation of many leaves: its leaves by their first key
         self._lock = threading.Lock()
 
-    def touching(self, records: list[tuple[int, int, bytes]], writer: int, limit: int, path: keys.Path) -> list[Operation]:
+    def touching(self, records: list[Record], writer: int, limit: int, path: keys.Path) -> list[Operation]:
         """Those at, above and below a path, of the records that lie before `limit`."""
         with self._lock:
             if limit < self._reach:  # a view from before the last was taken in: what it sees may be hidden here
                 older = Operations()
                 return older.touching([record for record in records if record[0] < limit], writer, limit, path)
-            for offset, order, payload in records[self._taken :]:
+            for offset, order, payload, _ in records[self._taken :]:
                 if offset >= limit:
                     break
                 self._take((order, writer), offset, payload)
@@ -99,13 +102,48 @@ class SegmentRun:
     """What a segment says of one run, each item with the offset of its record."""
 
     offset: int
-    opens: list[tuple[int, int, int, int]] = field(default_factory=list)  # offset, order, run number, flags
+    opens: list[tuple[int, int, int, int, int]] = field(default_factory=list)  # offset, order, run number, flags, since
     ends: list[tuple[int, int, int, str, int]] = field(default_factory=list)  # offset, order, run number, status, time
-    params: list[tuple[int, int, bytes]] = field(default_factory=list)  # offset, order, payload
-    properties: list[tuple[int, int, bytes]] = field(default_factory=list)
+    params: list[Record] = field(default_factory=list)
+    properties: list[Record] = field(default_factory=list)
     operations: Operations = field(default_factory=lambda: Operations())
     sequences: list[SequenceRecord] = field(default_factory=list)
     by_key: dict[bytes, list[SequenceRecord]] = field(default_factory=dict)
+    moves_trash: bool = False  # whether it may have been put into the trash here, or taken out of it
+    _later: tuple[tuple[int, ...], SegmentRun | None] = ((), None)
+
+    def opened_after(self, order: int) -> SegmentRun | None:
+        """What is from those that opened the run after `order`, at which it was deleted; None when nobody did."""
+        if not order or all(since > order for *_, since in self.opens):
+            return self
+        state = (order, len(self.opens), len(self.ends), len(self.params), len(self.properties), len(self.sequences))
+        known, later = self._later
+        if known != state:
+            later = self._part(
+                {number for _, _, number, _, since in self.opens if since > order}, later if known[:1] == state[:1] else None
+            )
+            self._later = state, later
+        return later
+
+    def _part(self, numbers: set[int], before: SegmentRun | None) -> SegmentRun | None:
+        """The records of some of the run numbers. before: what this gave when there were fewer."""
+        opens = [entry for entry in self.opens if entry[2] in numbers]
+        if not opens:
+            return None
+        part = SegmentRun(
+            opens[0][0],
+            opens,
+            [entry for entry in self.ends if entry[2] in numbers],
+            [record for record in self.params if record[3] in numbers],
+            [record for record in self.properties if record[3] in numbers],
+            sequences=[record for record in self.sequences if record.run in numbers],
+            moves_trash=self.moves_trash,
+        )
+        if before is not None:
+            part.operations = before.operations
+        for record in part.sequences:
+            part.by_key.setdefault(record.packed, []).append(record)
+        return part
 
 
 class Segment:
@@ -196,9 +234,11 @@ class Segment:
         name = run_hash.encode()
         for lost in self._lost_bytes():
             payload = lost[_OPEN_HASH:]
+            if len(payload) == len(name) + 8:  # with the order of an earlier opening
+                payload = payload[:-8]
             if len(payload) == len(name) and sum(a != b for a, b in zip(payload, name, strict=True)) < 2:
                 return True
-            if any(bytes([flags]) + name in lost for flags in range(8)):
+            if any(bytes([flags]) + name in lost for flags in range(16)):
                 return True
         return False
 
@@ -208,8 +248,8 @@ class Segment:
         for lost in self._lost_bytes():
             payload = lost[ext.RECORD_HEADER_SIZE :][: int.from_bytes(lost[8:11], "little")]
             if len(payload) > 5 and lost[11] & 0x7F == ext.OPEN and lost[4:8] == crc32c(payload).to_bytes(4, "little"):
-                with contextlib.suppress(UnicodeDecodeError):  # it was no writer of ours
-                    found.append(payload[5:].decode())
+                with contextlib.suppress(ValueError):  # it was no writer of ours
+                    found.append(_decode_open(payload, 0)[2])
         return found
 
     def _lost_bytes(self) -> list[bytes]:
@@ -332,17 +372,19 @@ class Segment:
     def _take_record(self, kind: int, offset: int, order: int, payload: bytes) -> None:
         number = int.from_bytes(payload[:4], "little")
         if kind == ext.OPEN:
-            run = self.runs.setdefault(payload[5:].decode(), SegmentRun(offset))
-            run.opens.append((offset, order, number, payload[4]))
+            flags, since, run_hash = _decode_open(payload, order)
+            run = self.runs.setdefault(run_hash, SegmentRun(offset))
+            run.opens.append((offset, order, number, flags, since))
             self._run_of_number[number] = run
         elif kind == ext.SEQUENCE:
-            found = self._run_of_number.get(int.from_bytes(payload[4:8], "little"))
+            run_number = int.from_bytes(payload[4:8], "little")
+            found = self._run_of_number.get(run_number)
             if found is None:
                 self.orphans = True
             else:
                 packed = payload[9:]
                 name, context = unpack(packed)
-                record = SequenceRecord(offset, number, name, context, packed)
+                record = SequenceRecord(offset, number, run_number, name, context, packed)
                 found.sequences.append(record)
                 found.by_key.setdefault(packed, []).append(record)
                 if not isinstance(name, str):
@@ -360,9 +402,10 @@ class Segment:
                 self.orphans = True
                 return
             if kind == ext.PARAMS:
-                found.params.append((offset, order, payload[4:]))
+                found.params.append((offset, order, payload[4:], number))
             elif kind == ext.PROPERTY:
-                found.properties.append((offset, order, payload[4:]))
+                found.properties.append((offset, order, payload[4:], number))
+                found.moves_trash = found.moves_trash or _TRASHED in payload
             elif kind == ext.END:
                 status = STATUS_WORDS.get(payload[4], "failed")
                 found.ends.append((offset, order, number, status, int.from_bytes(payload[5:13], "little", signed=True)))
@@ -415,22 +458,21 @@ class SegmentView:
         ends = [entry for entry in run.ends if entry[0] < self.limit]
         open_numbers: set[int] = set()
         both: list[tuple[Any, ...]] = [*opens, *ends]
-        for _, _, number, *rest in sorted(both):
-            if len(rest) == 1:
-                if not rest[0] & _EDITED:
-                    open_numbers.add(number)
-            else:
+        for _, _, number, what, _ in sorted(both):
+            if isinstance(what, str):
                 open_numbers.discard(number)
+            elif not what & _EDITED:
+                open_numbers.add(number)
         last = self.segment.last_order(run, self.limit)
         ended = bool(ends) and not open_numbers
         return WriterEntry(
             opened=min(order for _, order, *_ in opens),
-            resumed=max((order for _, order, _, flags in opens if not flags & (_CONTINUED | _EDITED)), default=0),
+            resumed=max((order for _, order, _, flags, _ in opens if not flags & (_CONTINUED | _EDITED)), default=0),
             last=last,
             last_time=last,
             status=ends[-1][3] if ended else None,
             end_time=ends[-1][4] if ended else None,
-            inherited=all(flags & (_INHERITED | _EDITED) for *_, flags in opens),
+            inherited=all(flags & (_INHERITED | _EDITED) for *_, flags, _ in opens),
             ended=ends[-1][1] if ended else 0,
             live=self.held and bool(open_numbers),
         )
@@ -443,9 +485,17 @@ class SegmentView:
         """(stamp, place, name, value) in the order written."""
         return [
             ((order, self.segment.writer), offset, *params.unpackb(payload))
-            for offset, order, payload in run.properties
+            for offset, order, payload, _ in run.properties
             if offset < self.limit
         ]
+
+
+def _decode_open(payload: bytes, order: int) -> tuple[int, int, str]:
+    """(flags, since, run hash) of an OPEN record."""
+    flags = payload[4]
+    if flags & _SINCE:
+        return flags, int.from_bytes(payload[-8:], "little"), payload[5:-8].decode()
+    return flags, order, payload[5:].decode()
 
 
 def _read_from(fd: int, start: int) -> bytes:

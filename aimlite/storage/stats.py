@@ -18,9 +18,9 @@ from aimlite.storage.view import View
 
 def stats(view: View) -> dict[str, Any]:
     """As `Repo.stats` returns them. Takes time in runs and sequences, not in points. Raises CorruptionError."""
-    layout, fresh = view.layout, view.unmerged_runs()
-    status = _status_of_merged(view, fresh)
-    sequences, points = _merged_sequences(view, fresh)
+    layout, fresh, mentioned = view.layout, view.unmerged_runs(), view.mentioned_runs()
+    status = _status_of_merged(view, mentioned)
+    sequences, points = _merged_sequences(view, mentioned)
     for run_hash in fresh:
         status[view.run_state(run_hash).status] += 1
         for sequence in view.sequences(run_hash, None):
@@ -34,6 +34,7 @@ def stats(view: View) -> dict[str, Any]:
     return {
         "runs": sum(status.values()),
         "status": {word: status[word] for word in ("running", *STATUS_CODES)},
+        "trash": len(view.trashed_runs()),
         "sequences": sequences,
         "points": points,
         "bytes": {"journals": journals, "tree": tree, "blobs": blobs, "total": journals + tree + blobs},

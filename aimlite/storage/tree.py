@@ -17,7 +17,7 @@ import re
 import shutil
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +25,9 @@ import msgpack
 from rocksdict import (
     AccessType,
     BlockBasedOptions,
+    BottommostLevelCompaction,
     Cache,
+    CompactOptions,
     DBCompressionType,
     Options,
     Rdict,
@@ -301,6 +303,16 @@ class TreeWriter(_RocksTree):
         except Exception as error:
             raise _translated(error, self.path, writing=True) from None
         return True
+
+    def compact_ranges(self, ranges: Iterable[keys.Range]) -> None:
+        """Rewrites the files that hold keys of these ranges, so that what was deleted takes no space any more."""
+        how = CompactOptions()
+        how.set_bottommost_level_compaction(BottommostLevelCompaction.force())
+        try:
+            for begin, end in ranges:
+                self._db.compact_range(begin, end, how)
+        except Exception as error:
+            raise _translated(error, self.path, writing=True) from None
 
     def _property(self, name: str) -> int:
         return self._db.property_int_value(f"rocksdb.{name}") or 0

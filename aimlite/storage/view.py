@@ -6,6 +6,7 @@ directory listing, a stat of `generation` and a look at each live journal.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import threading
@@ -41,8 +42,9 @@ from aimlite.storage.points import (
     summarize,
     within,
 )
-from aimlite.storage.runs import RunState, WriterEntry, decode_writer_entry, derive_state, index_properties, is_hidden
-from aimlite.storage.segments import Segment, SegmentRun, SegmentView
+from aimlite.storage.runs import TRASHED, RunState, WriterEntry, decode_writer_entry, derive_state, index_properties, is_hidden
+from aimlite.storage.segments import Segment, SegmentRun, SegmentView, SequenceRecord
+from aimlite.storage.tombstones import Tombstones, written_after
 from aimlite.storage.tree import EmptyTree, Tree, TreeMoved, TreeReader, tree_generation
 
 METRIC = "metric"
@@ -86,6 +88,10 @@ class View:
         self.layout = layout
         self.tree = tree
         self.segments = segments
+        self.tombstones = Tombstones(tree)
+        self._mentioned: dict[str, int] | None = None
+        self._moving_trash: set[str] = set()  # those of the mentioned runs that the journals may put into the trash, or take out of it
+        self._any_trashed: bool | None = None
         self._whole_params: tuple[str, params.ParamTree] | None = None  # of the run whose params were read last
         self._params_read = ""
         self._state: tuple[str, RunState] | None = None  # of the run looked at last: its properties are asked for one by one
@@ -94,32 +100,69 @@ class View:
     # -- runs ----
 
     def has_run(self, run_hash: str) -> bool:
-        """Raises CorruptionError when it is not found but a damaged journal may hold it."""
+        """Whether there is such a run outside of the trash. Raises CorruptionError when it is not found but a damaged journal may hold
+        it."""
+        return self.holds_run(run_hash) and not self.is_trashed(run_hash)
+
+    def holds_run(self, run_hash: str) -> bool:
+        """Whether there is such a run, be it in the trash. Raises as `has_run`."""
         if is_hidden(run_hash):
             return False
-        if any(segment.run(run_hash) for segment in self.segments) or self.tree.get(keys.run(run_hash)) is not None:
+        if any(self._run(segment, run_hash) for segment in self.segments) or self.tree.get(keys.run(run_hash)) is not None:
             return True
         for segment in self.segments:
             if segment.segment.orphans or segment.segment.may_have_lost(run_hash):
                 segment.demand_intact()
         return False
 
+    def is_trashed(self, run_hash: str) -> bool:
+        """Whether a run that there is lies in the trash. Where a damaged journal keeps that from being known, what the tree says counts."""
+        self.mentioned_runs()
+        if run_hash in self._moving_trash:
+            with contextlib.suppress(CorruptionError):
+                return self.properties(run_hash).get(TRASHED) is not None
+        return self._tree_has_trash() and "trashed" in (self._tree_run(run_hash) or ())
+
+    def _tree_has_trash(self) -> bool:
+        if self._any_trashed is None:
+            self._any_trashed = next(self.tree.scan_keys(keys.property_index_of(TRASHED), limit=1), None) is not None
+        return self._any_trashed
+
+    def trashed_runs(self) -> list[str]:
+        """The hashes of the runs in the trash, the last one put there first."""
+        merged = {unpack(key, 1)[2]: unpack(key, 1)[1] for key, _ in self.tree.scan(keys.property_index_of(TRASHED))}
+        for run_hash in self.mentioned_runs():
+            merged.pop(run_hash, None)
+            if self.is_trashed(run_hash):
+                merged[run_hash] = self.properties(run_hash)[TRASHED]
+        return sorted(merged, key=lambda run_hash: (merged[run_hash], run_hash), reverse=True)
+
     def run_count(self) -> int:
         value = self.tree.get(keys.run_count())
         merged = 0 if value is None else int(msgpack.unpackb(value))
-        return merged + sum(self.tree.get(keys.run(run_hash)) is None for run_hash in self.unmerged_runs())
+        return merged + sum((not self.is_trashed(run_hash)) - self._is_in_tree(run_hash) for run_hash in self.mentioned_runs())
+
+    def _is_in_tree(self, run_hash: str) -> bool:
+        """Whether the tree holds a run and has it outside of the trash."""
+        merged = self._tree_run(run_hash)
+        return merged is not None and "trashed" not in merged
 
     def run_hashes(self) -> Iterator[str]:
         """The hashes of all runs, newest first (by creation, then hash)."""
         fresh = []
-        for run_hash, created in self.unmerged_runs().items():
+        hidden = set()
+        for run_hash, created in self.mentioned_runs().items():
             merged = self._tree_run(run_hash)
-            if merged is None:
-                fresh.append((created, run_hash))
+            if self.is_trashed(run_hash):
+                hidden.add(run_hash)
+            elif merged is None or "trashed" in merged:
+                fresh.append((min(created, created if merged is None else merged["created"]), run_hash))
         fresh.sort(reverse=True)
         position = 0
         for key, _ in self.tree.scan(keys.property_index_of("created"), reverse=True):
             _, created, run_hash = unpack(key, 1)
+            if run_hash in hidden:
+                continue
             while position < len(fresh) and fresh[position] > (created, run_hash):
                 yield fresh[position][1]
                 position += 1
@@ -134,10 +177,11 @@ class View:
     def hashes_with_prefix(self, prefix: str, limit: int) -> list[str]:
         """The hashes that begin with prefix, ascending, at most `limit`; where one is the prefix itself, that one alone. Raises
         CorruptionError as `has_run`."""
-        known = (unpack(key, 1)[0] for key, _ in self.tree.scan(keys.runs_with_prefix(prefix)))
-        merged = islice((run_hash for run_hash in known if not is_hidden(run_hash)), limit)
-        fresh = (run_hash for run_hash in self.unmerged_runs() if run_hash.startswith(prefix))
-        found = sorted({*merged, *fresh})[:limit]
+        fresh = {run_hash for run_hash in self.unmerged_runs() if run_hash.startswith(prefix)}
+        known = ((unpack(key, 1)[0], msgpack.unpackb(data)) for key, data in self.tree.scan(keys.runs_with_prefix(prefix)))
+        merged = (run_hash for run_hash, held in known if "trashed" not in held and not is_hidden(run_hash))
+        shown = (run_hash for run_hash in merged if run_hash in fresh or run_hash not in self.mentioned_runs())
+        found = sorted({*islice(shown, limit), *fresh})[:limit]
         if found[:1] == [prefix] or (not found and self.has_run(prefix)):
             return [prefix]
         return found
@@ -185,11 +229,11 @@ class View:
 
     def runs_by_property(self, name: str) -> dict[str, list[str]]:
         """value → the runs that have it, of a property that the index holds whole: 'experiment' or 'tag'."""
-        live, found = self.unmerged_runs(), dict[str, list[str]]()
+        live, mentioned, found = self.unmerged_runs(), self.mentioned_runs(), dict[str, list[str]]()
         begin = len(keys.property_index_of(name)[0])
         for key, _ in self.tree.scan(keys.property_index_of(name)):
             value, run_hash = keys.rest(key, begin)
-            if run_hash not in live:
+            if run_hash not in mentioned:
                 if len(value.encode()) >= 250:  # it may be cut
                     value = self.properties(run_hash).get(name, value)
                 found.setdefault(value, []).append(run_hash)
@@ -198,6 +242,13 @@ class View:
                 if held == name:
                     found.setdefault(value, []).append(run_hash)
         return found
+
+    def newest_order(self, run_hash: str) -> int:
+        """Of all that is known of a run and of its deletions, without what damaged journals lost."""
+        merged = self._tree_run(run_hash)
+        fresh = (segment.segment.last_order(run, segment.limit) for segment in self.segments if (run := segment.run(run_hash)))
+        deleted = (self.tombstones.of_run(run_hash), *self.tombstones.of_sequences(run_hash).values())
+        return max(0 if merged is None else merged["order"], *deleted, *fresh)
 
     def properties(self, run_hash: str) -> dict[str, Any]:
         """The caller's own."""
@@ -231,7 +282,7 @@ class View:
             return self._whole_params[1]
         touching = self._intact(run_hash)
         again, self._params_read = self._params_read == run_hash, run_hash
-        is_whole = not path or (again and sum(len(payload) for _, run in touching for *_, payload in run.params) > _MANY_PARAM_BYTES)
+        is_whole = not path or (again and sum(len(payload) for _, run in touching for _, _, payload, _ in run.params) > _MANY_PARAM_BYTES)
         path = () if is_whole else path
         merged = load_params(self.tree, run_hash, path)
         operations = [operation for segment, run in touching for operation in segment.param_operations(run, path)]
@@ -265,7 +316,7 @@ class View:
             sequence = sequence_id(run_hash, name, context)
             found[sequence.packed] = sequence
         for segment, run in self._intact(run_hash):
-            for packed, record in segment.sequences(run).items():
+            for packed, record in self._sequences(segment, run_hash, run).items():
                 if packed not in found and kind in (None, METRIC if isinstance(record.name, str) else record.name[0]):
                     found[packed] = sequence_id(run_hash, record.name, record.context, packed)
         return [found[packed] for packed in sorted(found)]
@@ -275,12 +326,22 @@ class View:
         sequence = sequence_id(run_hash, name if kind == METRIC else (kind, name), context)
         if self.tree.get(keys.of_run(run_hash, sequence.key_name, context)) is not None:
             return sequence
-        held = any(sequence.packed in segment.sequences(run) for segment, run in self._intact(run_hash))
+        held = any(sequence.packed in self._sequences(segment, run_hash, run) for segment, run in self._intact(run_hash))
         return sequence if held else None
+
+    def _sequences(self, segment: SegmentView, run_hash: str, run: SegmentRun) -> dict[bytes, SequenceRecord]:
+        """packed (name, context) → a record of it, of what has points in a segment that no tombstone hides."""
+        found = segment.sequences(run)
+        for packed, order in self.tombstones.of_sequences(run_hash).items():
+            if packed in found and not len(written_after(segment.points(run, packed), order)):
+                del found[packed]
+        return found
 
     def merged_summary(self, sequence: SequenceId) -> Summary | None:
         """What the tree says of a sequence."""
         data = self.tree.get(keys.sequence(sequence.key_name, sequence.context, sequence.run))
+        if data is None and self._tree_has_trash():  # read through a Run that was there before, or just taken out again
+            data = self.tree.get(keys.trashed_sequence(sequence.key_name, sequence.context, sequence.run))
         return None if data is None else decode_summary(data)
 
     def summary(self, sequence: SequenceId) -> Summary | None:
@@ -296,7 +357,8 @@ class View:
 
     def unmerged_points(self, sequence: SequenceId) -> Points:
         """The points in the journals, in no order."""
-        return concatenate([segment.points(run, sequence.packed) for segment, run in self._intact(sequence.run)])
+        fresh = concatenate([segment.points(run, sequence.packed) for segment, run in self._intact(sequence.run)])
+        return written_after(fresh, self.tombstones.of_sequences(sequence.run).get(sequence.packed, 0))
 
     def points(self, sequence: SequenceId, begin: int | None = None, end: int | None = None) -> Points:
         """The points of a sequence at begin ≤ step < end (None: no bound), resolved. Only blocks that may hold such steps are read."""
@@ -470,7 +532,7 @@ class View:
 
     def _intact(self, run_hash: str) -> list[tuple[SegmentView, SegmentRun]]:
         """What the journals hold of a run. Raises CorruptionError when one of them, or one that may be, is damaged."""
-        touching = [(segment, run) for segment in self.segments if (run := segment.run(run_hash))]
+        touching = [(segment, run) for segment in self.segments if (run := self._run(segment, run_hash))]
         named = {segment.segment for segment, _ in touching}
         for segment in self.segments:
             if segment.segment.is_damaged and (segment.segment in named or self._may_have_lost(segment.segment, run_hash)):
@@ -490,20 +552,39 @@ class View:
         if damaged.may_have_lost(run_hash):
             return True
         return damaged.orphans and (
-            any(segment.segment.writer == damaged.writer and segment.run(run_hash) for segment in self.segments)
+            any(segment.segment.writer == damaged.writer and self._run(segment, run_hash) for segment in self.segments)
             or self.tree.get(keys.writer_of_run(run_hash, damaged.writer)) is not None
         )
 
+    def _run(self, segment: SegmentView, run_hash: str) -> SegmentRun | None:
+        """What a segment says of a run, but for what was written by those that opened it before it was deleted."""
+        run = segment.run(run_hash)
+        if run is None:
+            return None
+        run = run.opened_after(self.tombstones.of_run(run_hash))
+        return run if run is not None and run.offset < segment.limit else None
+
     def unmerged_runs(self) -> dict[str, int]:
-        """hash → creation (µs) of the runs that the journals mention."""
-        runs: dict[str, int] = {}
-        for segment in self.segments:
-            for run_hash in segment.run_hashes():
-                if is_hidden(run_hash):
-                    continue
-                opened = segment.segment.runs[run_hash].opens[0][1]
-                runs[run_hash] = min(opened, runs.get(run_hash, opened))
-        return runs
+        """hash → creation (µs) of the runs that the journals mention, but for those in the trash."""
+        return {run_hash: created for run_hash, created in self.mentioned_runs().items() if not self.is_trashed(run_hash)}
+
+    def hidden_runs(self) -> set[str]:
+        """Those that lie in the trash, while the indexes of the tree may still have them."""
+        return {run_hash for run_hash in self.mentioned_runs() if self.is_trashed(run_hash)}
+
+    def mentioned_runs(self) -> dict[str, int]:
+        """hash → creation (µs) of the runs that the journals mention, those in the trash too. The view's own."""
+        if self._mentioned is None:
+            runs: dict[str, int] = {}
+            for segment in self.segments:
+                for run_hash in segment.run_hashes():
+                    if not is_hidden(run_hash) and (run := self._run(segment, run_hash)):
+                        if run.moves_trash:
+                            self._moving_trash.add(run_hash)
+                        opened = run.opens[0][1]
+                        runs[run_hash] = min(opened, runs.get(run_hash, opened))
+            self._mentioned = runs
+        return self._mentioned
 
     def _tree_run(self, run_hash: str) -> dict[str, int] | None:
         value = self.tree.get(keys.run(run_hash))

@@ -32,7 +32,6 @@ from aimlite.storage.runs import ERROR, STATUS_CODES
 
 SEGMENT_BYTES = 8 << 20
 SEGMENT_AGE_S = 600.0
-_CONTINUED = 1
 _MAX_UNSYNCED = 256
 _EXIT_PATIENCE_S = 5.0
 
@@ -66,7 +65,7 @@ class Writer:
         self._rotating = False
         self._next_run = 0
         self._open: dict[int, Recorder] = {}
-        self._times_open: collections.Counter[str] = collections.Counter()  # by run hash
+        self._times_open: collections.Counter[int] = collections.Counter()  # by the identity of their counters
         self._known: dict[
             str, tuple[dict[bytes, Any], dict[bytes, Any]]
         ] = {}  # by run hash, of the runs that are open: counters and kinds of sequences
@@ -79,7 +78,8 @@ class Writer:
     def open_run(
         self, run_hash: str, newest_order: int = 0, last_steps: Callable[[str, bytes], int | None] | None = None, power: bool = False
     ) -> Recorder:
-        """A recorder for a run, which is then running. newest_order: of what is known of the run; what is written comes after it."""
+        """A recorder for a run, which is then running. newest_order: of what is known of the run; what is written comes after it.
+        last_steps: None for a new run."""
         with self._lock:
             if (self.journal.closed and not self.journal.forked) or self._is_orphaned():
                 self._start()
@@ -89,18 +89,21 @@ class Writer:
             self.journal.raise_order(newest_order)
             recorder.append([])
             self._open[recorder.number] = recorder
-            self._times_open[run_hash] += 1
+            if last_steps is None:  # what has it open here is of one that was deleted
+                self._known[run_hash] = recorder.counters, recorder.kinds
             recorder.counters, recorder.kinds = self._known.setdefault(run_hash, (recorder.counters, recorder.kinds))
+            self._times_open[id(recorder.counters)] += 1
             if power:
                 self._sync_directory()
             return recorder
 
-    def edit_run(self, run_hash: str, newest_order: int, records: list[tuple[int, bytes]]) -> None:
-        """Writes records (their payloads without the run's number) of a run that stays as it is: neither opened nor ended by it."""
+    def edit_run(self, run_hash: str, newest_order: int, created: int, records: list[tuple[int, bytes]]) -> None:
+        """Writes records (their payloads without the run's number) of a run that stays as it is: neither opened nor ended by it. Should the
+        run that was created at this order be deleted meanwhile, they mean nothing."""
         with self._lock:
             if (self.journal.closed and not self.journal.forked) or self._is_orphaned():
                 self._start()
-            recorder = Recorder(self.journal, self._next_run, run_hash, edits=True)
+            recorder = Recorder(self.journal, self._next_run, run_hash, edits_since=max(created, 1))
             self._next_run += 1
             self.journal.raise_order(newest_order)
             number = recorder.number.to_bytes(4, "little")
@@ -115,9 +118,12 @@ class Writer:
                 recorder.append(_end_records(recorder, status, error))
             recorder.closed = True
             if self._open.pop(recorder.number, None) is not None:
-                self._times_open[recorder.run_hash] -= 1
-                if not self._times_open[recorder.run_hash]:
-                    del self._times_open[recorder.run_hash], self._known[recorder.run_hash]
+                counters = recorder.counters
+                self._times_open[id(counters)] -= 1
+                if not self._times_open[id(counters)]:
+                    del self._times_open[id(counters)]
+                    if self._known.get(recorder.run_hash, (None,))[0] is counters:
+                        del self._known[recorder.run_hash]
 
     def _ends_here(self, recorder: Recorder) -> bool:
         """Whether its end is to be written: a forked child ends only what it wrote to."""
@@ -237,10 +243,7 @@ class Writer:
                 ended = self.layout.journal(journal.writer, journal.segment)
                 old = journal.rotate(fd, segment, order)
                 for recorder in here:
-                    payload = (
-                        recorder.number.to_bytes(4, "little") + bytes([_CONTINUED | 2 * recorder.is_inherited]) + recorder.run_hash.encode()
-                    )
-                    journal.append([(ext.OPEN, payload)])
+                    journal.append([(ext.OPEN, recorder.open_payload(True))])
                     recorder.opened()
                 self._sync_directory_for_power()
                 if len(self._unsynced) >= _MAX_UNSYNCED:  # nobody syncs: forget what was merged, which is durable

@@ -90,7 +90,9 @@ def encode_journal(writer: int, segment: int, order: int, groups: Iterable[tuple
     return data
 
 
-def encode_open(run: int, run_hash: str, flags: int = 0) -> bytes:
+def encode_open(run: int, run_hash: str, flags: int = 0, since: int | None = None) -> bytes:
+    if since is not None:
+        return struct.pack("<IB", run, flags | 8) + run_hash.encode() + struct.pack("<Q", since)
     return struct.pack("<IB", run, flags) + run_hash.encode()
 
 
@@ -209,7 +211,8 @@ def decode_file_header(data: bytes) -> tuple[int, int, int, int]:
 def decode_open(payload: bytes) -> tuple[int, int, str]:
     of = Cursor(payload)
     run, flags = of.unpack("IB")
-    return run, flags, of.rest().decode()
+    rest = of.rest()
+    return run, flags, (rest[:-8] if flags & 8 else rest).decode()
 
 
 def decode_sequence(payload: bytes) -> tuple[int, int, int, str, dict[str, Any]]:

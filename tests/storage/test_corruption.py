@@ -330,7 +330,7 @@ def journal_of(base: Path, run_hash: str) -> list[tuple[Path, list[reference.Rec
     for path in sorted((base / "journals").iterdir()):
         writer, segment = path.stem.split("-")
         records = reference.decode_journal(path.read_bytes(), int(writer, 16), int(segment, 16)).records
-        if any(record.kind == reference.OPEN and record.payload[5:].decode() == run_hash for record in records):
+        if any(record.kind == reference.OPEN and reference.decode_open(record.payload)[2] == run_hash for record in records):
             found.append((path, records))
     return found
 

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from aimlite import Repo, Run
+from aimlite import Repo, Run, RunTrashed
 from aimlite.storage.check import check
 from aimlite.storage.params import flatten, nest
 from aimlite.storage.runs import WriterEntry, derive_state
@@ -38,15 +38,25 @@ class MergeServer:
     def __init__(self) -> None:
         script = (
             "import dataclasses, json, sys; from pathlib import Path\n"
+            "from aimlite.storage.deletion import delete\n"
             "from aimlite.storage.layout import Layout; from aimlite.storage.merge import merge\n"
-            "for line in sys.stdin: print(json.dumps(dataclasses.asdict(merge(Layout(Path(line[:-1])), True))), flush=True)"
+            "for line in sys.stdin:\n"
+            "    base, *deleted = json.loads(line)\n"
+            "    report = delete(Layout(Path(base)), *deleted, merging=False) if deleted else merge(Layout(Path(base)), True)\n"
+            "    print(json.dumps(dataclasses.asdict(report)), flush=True)"
         )
         self.process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def merge(self, base: Path) -> dict[str, Any]:
+        return self._ask(str(base))
+
+    def delete(self, base: Path, runs: list[str], sequences: list[Any]) -> None:
+        self._ask(str(base), runs, sequences)
+
+    def _ask(self, *request: Any) -> dict[str, Any]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(f"{base}\n")
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         report: dict[str, Any] = json.loads(self.process.stdout.readline())
         return report
@@ -96,6 +106,7 @@ class ModelRun:
     wrote: dict[int, int] = field(default_factory=dict)  # by writer: when last
     vanished: list[int] = field(default_factory=list)  # when writers that did not end it last wrote
     opened: int = 0
+    trashed: bool = False
     ended: tuple[int, str] = (0, "interrupted")
 
     def set(self, path: tuple[str | int, ...], value: Any) -> None:
@@ -167,7 +178,11 @@ class Engine(RuleBasedStateMachine):
         self.ids = list(range(WRITERS))  # of the writers: another one follows one that vanished
         self.runs: dict[str, ModelRun] = {}
         self.open: list[OpenRun] = []
+        self.dead: list[OpenRun] = []  # of runs that were deleted since
         self.clock = 0
+
+    def visible(self) -> list[str]:
+        return [run_hash for run_hash, model in self.runs.items() if not model.trashed]
 
     def pick(self, number: int) -> OpenRun:
         return self.open[number % len(self.open)]
@@ -206,15 +221,20 @@ class Engine(RuleBasedStateMachine):
     @rule(writer=st.integers(0, WRITERS - 1), run_hash=st.none() | st.sampled_from(["x", "y", "x.1"]))
     def new_run(self, writer: int, run_hash: str | None) -> None:
         known = run_hash in self.runs
+        if known and self.runs[str(run_hash)].trashed:
+            with pytest.raises(RunTrashed):
+                Run(run_hash, repo=self.repos[writer])
+            return
         run = Run(run_hash, repo=self.repos[writer], experiment="e" if run_hash == "x" else None)
         model = self.runs.setdefault(run.hash, ModelRun())
         if run_hash == "x":
             model.properties["experiment"] = "e"
         self.opened(run, writer, known)
 
+    @precondition(lambda self: self.visible())
     @rule(writer=st.integers(0, WRITERS - 1), which=any_open)
     def resume(self, writer: int, which: int) -> None:
-        run_hash = list(self.runs)[which % len(self.runs)]
+        run_hash = self.visible()[which % len(self.visible())]
         self.opened(Run(run_hash, repo=self.repos[writer]), writer, True)
 
     @precondition(lambda self: self.open)
@@ -305,14 +325,13 @@ class Engine(RuleBasedStateMachine):
         for key, item in value.items():
             model.set((key,), item)
 
+    @precondition(lambda self: self.visible())
     @rule(writer=st.integers(0, WRITERS - 1), which=any_open, tag=st.sampled_from("pq"), adds=st.booleans(), name=st.text("äb", max_size=2))
     def edit(self, writer: int, which: int, tag: str, adds: bool, name: str) -> None:
         """Whether the run lives or has ended: how it stands is not changed by it."""
-        run_hash = list(self.runs)[which % len(self.runs)]
+        run_hash = self.visible()[which % len(self.visible())]
         model, run = self.runs[run_hash], self.repos[writer].edit_run(run_hash)
-        self.clock += 1
-        if model.open.get(self.ids[writer]):
-            model.wrote[self.ids[writer]] = self.clock
+        self.edited(model, writer)
         run.name = model.properties["name"] = name
         if adds:
             run.add_tag(tag)
@@ -320,6 +339,53 @@ class Engine(RuleBasedStateMachine):
         else:
             assert run.remove_tag(tag) == (tag in model.tags)
             model.tags = [held for held in model.tags if held != tag]
+
+    def edited(self, model: ModelRun, writer: int) -> None:
+        self.clock += 1
+        if model.open.get(self.ids[writer]):
+            model.wrote[self.ids[writer]] = self.clock
+
+    @precondition(lambda self: self.runs)
+    @rule(writer=st.integers(0, WRITERS - 1), which=any_open)
+    def move_trash(self, writer: int, which: int) -> None:
+        run_hash = list(self.runs)[which % len(self.runs)]
+        model, repo = self.runs[run_hash], self.repos[writer]
+        if model.trashed:
+            assert repo.restore_runs([run_hash]) == [run_hash]
+        else:
+            assert repo.delete_run(run_hash, force=True)
+        model.trashed = not model.trashed
+        self.edited(model, writer)
+
+    @precondition(lambda self: self.runs)
+    @rule(which=any_open)
+    def delete_run(self, which: int) -> None:
+        """Whether it lives, lies in the trash or has ended."""
+        run_hash = list(self.runs)[which % len(self.runs)]
+        server.delete(self.path / ".aimlite", [run_hash], [])
+        del self.runs[run_hash]
+        self.dead += [held for held in self.open if held.hash == run_hash]
+        self.open = [held for held in self.open if held.hash != run_hash]
+
+    @precondition(lambda self: any(rows for model in self.runs.values() for rows in model.rows.values()))
+    @rule(which=any_open)
+    def delete_sequence(self, which: int) -> None:
+        found = [(run_hash, key) for run_hash, model in self.runs.items() for key, rows in model.rows.items() if rows]
+        run_hash, key = found[which % len(found)]
+        server.delete(self.path / ".aimlite", [], [[run_hash, key[0], self.runs[run_hash].contexts[key]]])
+        self.runs[run_hash].rows[key] = []
+
+    @precondition(lambda self: self.dead)
+    @rule(which=any_open, ends=st.booleans(), step=steps)
+    def write_to_deleted(self, which: int, ends: bool, step: int | None) -> None:
+        """Nobody is told, and nothing of it counts."""
+        held = self.dead[which % len(self.dead)]
+        held.run.track(1.0, name="a", step=step)
+        held.run["a"] = "lost"
+        held.run.name = "lost"
+        if ends:
+            held.run.finish("failed")
+            self.dead.remove(held)
 
     @precondition(lambda self: self.open)
     @rule(which=any_open, status=st.sampled_from(["finished", "failed", "interrupted"]))
@@ -354,6 +420,7 @@ class Engine(RuleBasedStateMachine):
         """What SIGKILL does to a process: its descriptor is closed, nothing else happens."""
         os.close(self.repos[writer].own.journal.detach()) if not self.repos[writer].own.journal.closed else None
         self.open = [held for held in self.open if held.writer != writer]
+        self.dead = [held for held in self.dead if held.writer != writer]
         for model in self.runs.values():
             if model.open.pop(self.ids[writer], 0):
                 model.vanished.append(model.wrote[self.ids[writer]])
@@ -367,6 +434,7 @@ class Engine(RuleBasedStateMachine):
         assert not report["busy"]
         assert report["damaged"] == []
 
+    @precondition(lambda self: self.runs)
     @rule(which=any_open)
     def look(self, which: int) -> None:
         self.compare(list(self.runs)[which % len(self.runs)], self.repos[0])
@@ -381,13 +449,18 @@ class Engine(RuleBasedStateMachine):
 
     @invariant()
     def all_runs_are_listed(self) -> None:
-        assert sorted(self.repos[1].list_all_runs()) == sorted(self.runs)
-        assert self.repos[1].total_runs_count() == len(self.runs)
+        repo = self.repos[1]
+        assert sorted(repo.list_all_runs()) == sorted(self.visible())
+        assert repo.total_runs_count() == len(self.visible())
+        assert sorted(run.hash for run in repo.trash()) == sorted(self.runs.keys() - set(self.visible()))
 
     # -- comparing ----
 
     def compare(self, run_hash: str, repo: Repo) -> None:
         run, model = repo.get_run(run_hash), self.runs[run_hash]
+        if model.trashed:
+            assert run is None
+            run = Run._existing(run_hash, repo)  # it is whole nevertheless
         assert run is not None
         assert run.status == model.status()
         self.compare_objects(run_hash, repo)
@@ -439,7 +512,7 @@ class Engine(RuleBasedStateMachine):
             self.look_afresh()
             assert check(self.repos[0]._layout) == []
             for repo in self.repos:
-                repo.own.close()
+                repo.own.close("finished")
             server.merge(self.path / ".aimlite")
             assert not self.repos[0]._layout.list_journals()
             for model in self.runs.values():
@@ -450,7 +523,7 @@ class Engine(RuleBasedStateMachine):
             assert check(self.repos[0]._layout) == []
         finally:
             for repo in self.repos:
-                repo.own.close()
+                repo.own.close("finished")
                 repo.close()
             self.directory.cleanup()
 
