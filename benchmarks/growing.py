@@ -13,10 +13,10 @@ from collections.abc import Callable
 import numpy as np
 from generate import run_hash
 from querying import generated
-from table import CONTEXT, Bench, child_environment, in_fresh_interpreter, losses, stopwatch
+from table import CONTEXT, Bench, Run, child_environment, in_fresh_interpreter, losses, stopwatch
 from upkeep import merge_s
 
-from aimlite import Repo, Run
+from aimlite import Repo
 
 CALLS = 20_000  # of each writer
 

@@ -136,7 +136,7 @@ def _total(dump: Path) -> int:
 def run_workloads(path: Path) -> None:
     from aimlite import Run
 
-    with Run(repo=path) as run:
+    with Run(repo=path, system_tracking_interval=None, capture_terminal_logs=False) as run:
         for workload in WORKLOADS.values():
             body = workload(run)
             body(0, _WARM_UP)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from table import CONTEXT, Bench, Line, Samples, jittered_times, losses, operation
+from table import CONTEXT, Bench, Line, Run, Samples, jittered_times, losses, operation
 
-from aimlite import Repo, Run
+from aimlite import Repo
 from aimlite.sdk.metric import Metric
 
 

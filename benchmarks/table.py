@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import json
@@ -17,8 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import aimlite
+
 SEED = 0
 CONTEXT = {"subset": "train"}
+
+Run = functools.partial(aimlite.Run, system_tracking_interval=None, capture_terminal_logs=False)  # what a script records, and nothing else
 
 Samples = list[float]
 
@@ -101,8 +106,6 @@ def in_fresh_interpreter(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def child_environment() -> dict[str, str]:
     """That of this process, in which an interpreter finds this folder and the same aimlite."""
-    import aimlite
-
     here = [str(Path(__file__).parent), str(Path(aimlite.__file__).parents[1])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join([*here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])}
 

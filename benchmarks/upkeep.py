@@ -11,25 +11,29 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from table import CONTEXT, Bench, Line, Samples, child_environment, in_fresh_interpreter, jittered_times, losses, operation, stopwatch
+from table import CONTEXT, Bench, Line, Run, Samples, child_environment, in_fresh_interpreter, jittered_times, losses, operation, stopwatch
 from writing import size_of
 
-from aimlite import Repo, Run
+import aimlite
+from aimlite import Repo
 
 
-@operation("open", Line("ms", 5.0, of="first"), Line("ms", 1.0, of="later"), Line("ms", of="new process"))
+@operation("open", Line("ms", 5.0, of="first"), Line("ms", 1.0, of="later"), Line("ms", of="new process"), Line("ms", of="defaults"))
 def open_(bench: Bench) -> list[Samples]:
-    """`Run()` where no repo is yet; in a repo this process has open; in a repo that is new to the process. Modules are imported before."""
+    """`Run()` where no repo is yet; in a repo this process has open; in a repo that is new to the process; and as by default, with system
+    metrics and the terminal recorded. Modules are imported before."""
     path = bench.path()
     first = bench.time(lambda: Run(repo=bench.path()), 10 * bench.repeats, per=1e-3)
     runs = [Run(repo=path)]
     later = bench.time(lambda: runs.append(Run(repo=path)), 10 * bench.repeats, per=1e-3)
-    return [first, later, [in_fresh_interpreter(open_ms, str(path)) for _ in range(bench.repeats)]]
+    default = [in_fresh_interpreter(open_ms, str(path), True) for _ in range(bench.repeats)]
+    return [first, later, [in_fresh_interpreter(open_ms, str(path), False) for _ in range(bench.repeats)], default]
 
 
-def open_ms(path: str) -> float:
+def open_ms(path: str, default: bool) -> float:
     """In a process that has opened nothing."""
-    return 1e3 * stopwatch(lambda: Run(repo=path))
+    make = aimlite.Run if default else Run
+    return 1e3 * stopwatch(lambda: make(repo=path))
 
 
 @operation("close", Line("ms", 1.0), Line("ms", 2.0, of="merge due"), Line("ms", of="exit"))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from table import CONTEXT, Bench, Line, Samples, child_environment, full_entropy, in_fresh_interpreter, losses, operation
+from table import CONTEXT, Bench, Line, Run, Samples, child_environment, full_entropy, in_fresh_interpreter, losses, operation
 
-from aimlite import Repo, Run
+from aimlite import Repo
 
 BLOCK = 1 << 20
 

@@ -114,7 +114,7 @@ def test_a_write_that_may_be_lost_is_marked_beside_a_safe_one() -> None:
     assert "| reading one metric, ms | 1.00 | 3.00 | – | – |" in lines
     assert "| **survives SIGKILL** | yes (1,000 of 1,000) | **no** (990 of 1,000 kept) | yes (1,000 of 1,000) | – |" in lines
     assert "| **survives power loss** | no (0 syncs in 20 calls) | no (0 syncs in 20 calls) | yes (41 syncs in 20 calls) | – |" in lines
-    assert any(line.startswith("† An unsafe write beside a safe one: what hasty has taken") for line in lines)
+    assert any(line.startswith("† An unsafe write beside a safe one: what hasty took") for line in lines)
     assert any(line.startswith("‡ A write that is on the disk when it returns") for line in lines)
     assert "- absent is not in the table: cannot be installed: no wheel." in lines
     assert "1. poor: it cannot" in lines

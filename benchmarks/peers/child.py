@@ -1,4 +1,4 @@
-"""What a peer's own interpreter runs: python child.py PEER TASK, with JSON on stdin. The last line printed is a result as JSON.
+"""What a peer's own interpreter runs: python child.py PEER TASK, with JSON on stdin. It prints a line RESULT and JSON.
 
 A result has for each figure a number, or {"not offered": why} or {"failed": what}. Nothing but the standard library and the peer is
 imported.
@@ -23,7 +23,7 @@ from contract import NotOffered
 DICT_10 = {f"metric_{number}": 0.5 + number / 8 for number in range(10)}
 DICT_1000 = {f"metric_{number}": 0.5 + number / 1024 for number in range(1000)}
 POINTS_PER_RUN = 100
-_FIRST = 10  # points before the size is taken for the first time, so that what a run costs in itself is not counted
+_FIRST = 10  # points of the run before, so that what a repo costs in itself does not count
 DISTINCT_LR = 10  # so a query finds a tenth of the runs
 
 
@@ -173,16 +173,19 @@ def elapsed_into(measured: Measured, name: str, task: Callable[[], Any]) -> Any:
 
 
 def fill(peer_class: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """One long metric, then many runs of ten metrics, in a place of their own each; both stay for `read`."""
-    exec(peer_class.IMPORT, {})
+    """One long metric, then many runs of ten metrics, then many small ones, in a place of their own each; all stay for `read`."""
     measured, sizes = Measured(), Sizes(given["most"], given["budget_s"])
     values = losses(given["most"]["long"])
     path = os.path.join(given["path"], "long")
-    peer, first = peer_class(path, given), _FIRST
+    peer = peer_class(path, given)
+    exec(peer.IMPORT, {})
+    path = getattr(peer, "stored", path)
     run = peer.start()
-    peer.scalars(run, values[:first], 0)
+    peer.scalars(run, values[:_FIRST], 0)
+    peer.finish(run)
     before = size_of(path)
-    n, spent = sizes.loop("long", lambda start, stop: peer.scalars(run, values[start:stop], first + start), share=4.0)
+    run = peer.start()
+    n, spent = sizes.loop("long", lambda start, stop: peer.scalars(run, values[start:stop], start), share=4.0)
     sys.stdout.write("MEMORY\n")
     sys.stdout.flush()
     sys.stdin.readline()  # meanwhile the parent looks at the memory of this process and its children
@@ -207,6 +210,21 @@ def fill(peer_class: Any, given: dict[str, Any]) -> dict[str, Any]:
 
     measured.take("runs", many_runs)
     peer.settle()
+    small = peer_class(os.path.join(given["path"], "small"), given)
+
+    def some_small(start: int, stop: int) -> None:
+        for number in range(start, stop):
+            run = small.start({"lr": lr_of(number)})
+            small.scalars(run, values[:_FIRST], 0)
+            small.finish(run)
+
+    def small_runs() -> float:
+        runs, spent = sizes.loop("small_runs", some_small, share=4.0, least=DISTINCT_LR)
+        measured.sizes["small_runs"] = runs
+        return 1e3 * spent / runs
+
+    measured.take("small_runs", small_runs)
+    small.settle()
     return {**measured.result(), "long_hash": long_hash}
 
 
@@ -216,7 +234,6 @@ def lr_of(number: int) -> float:
 
 def read(peer_class: Any, given: dict[str, Any]) -> dict[str, Any]:
     """What `fill` left behind, by a process that has recorded nothing."""
-    exec(peer_class.IMPORT, {})
     measured, n, runs = Measured(), given["sizes"]["long"], given["sizes"].get("runs", 0)
 
     def checked(task: Callable[[], int], expected: int) -> float:
@@ -232,11 +249,13 @@ def read(peer_class: Any, given: dict[str, Any]) -> dict[str, Any]:
         return statistics.median(took)
 
     long = peer_class(os.path.join(given["path"], "long"), given)
+    exec(long.IMPORT, {})
     many = peer_class(os.path.join(given["path"], "many"), given)
-    matching = sum(lr_of(number) == lr_of(0) for number in range(runs))
-    measured.take("read", lambda: 1e3 * checked(lambda: long.read(given["long_hash"]), n + _FIRST))
+    small = peer_class(os.path.join(given["path"], "small"), given)
+    matching = sum(lr_of(number) == lr_of(0) for number in range(given["sizes"].get("small_runs", 0)))
+    measured.take("read", lambda: 1e3 * checked(lambda: long.read(given["long_hash"]), n))
     measured.take("read_all", lambda: 1e3 * checked(many.read_all, runs * POINTS_PER_RUN))
-    measured.take("query", lambda: 1e3 * checked(lambda: many.query("lr", lr_of(0)), matching))
+    measured.take("query", lambda: 1e3 * checked(lambda: small.query("lr", lr_of(0)), matching))
     return measured.result()
 
 
@@ -249,7 +268,7 @@ def acknowledge(peer_class: Any, given: dict[str, Any]) -> dict[str, Any]:
         run_id = peer.identify(run)
     except NotOffered as reason:
         return {"not offered": str(reason)}
-    sys.stdout.write(json.dumps({"run_id": run_id}) + "\n")
+    sys.stdout.write(f"\nRESULT {json.dumps({'run_id': run_id})}\n")
     sys.stdout.flush()
     os.getsid(0)
     peer.scalars(run, values, 0)
@@ -259,17 +278,23 @@ def acknowledge(peer_class: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def count(peer_class: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """How many points of a run whose process was killed are there for the next reader, or at least once somebody has resumed the run."""
-    peer = peer_class(given["path"], given)
+    """How many points of a run whose process was killed are there for the next reader: at once, after the peer's upkeep, or once the run is
+    resumed. What comes later is tried only if nothing could be read before."""
+    peer, run_id = peer_class(given["path"], given), given["run_id"]
     measured = Measured()
-    measured.take("points", lambda: peer.read(given["run_id"]))
-    if "failed" in str(measured.figures["points"]):
 
-        def resumed() -> int:
-            peer.finish(peer.resume(given["run_id"]))
-            return int(peer.read(given["run_id"]))
+    def after(task: Callable[[], Any]) -> int:
+        task()
+        return int(peer.read(run_id))
 
-        measured.take("points once resumed", resumed)
+    for when, task in (
+        ("", lambda: None),
+        ("after its upkeep", peer.settle),
+        ("once it is resumed", lambda: peer.finish(peer.resume(run_id))),
+    ):
+        measured.take(when, lambda: after(task))  # noqa: B023
+        if isinstance(measured.figures[when], int):
+            break
     return measured.result()
 
 
@@ -308,7 +333,7 @@ TASKS = {
 def main(peer: str, task: str) -> None:
     given = json.loads(sys.stdin.readline())
     result = TASKS[task](importlib.import_module(f"adapters.{peer}").Peer, given)
-    sys.stdout.write("\n" + json.dumps(result) + "\n")
+    sys.stdout.write(f"\nRESULT {json.dumps(result)}\n")
 
 
 if __name__ == "__main__":

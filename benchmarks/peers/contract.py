@@ -21,6 +21,7 @@ class NotOffered(Exception):
 class Peer(Protocol):
     IMPORT: ClassVar[str]  # what a script imports
     DISTRIBUTION: ClassVar[str]  # whose version is shown
+    # stored: str           where it keeps what it records, if not at its path
 
     def __init__(self, path: str, options: dict[str, Any]) -> None:
         """A place at a path where nothing is yet, or where this peer has recorded."""

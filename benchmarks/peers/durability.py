@@ -27,7 +27,7 @@ class Survival:
     watched: int
     synced: int | None
     why: str = ""
-    resumed: bool = False  # they could be read only after the run had been resumed
+    when: str = ""  # they could be read
 
     @property
     def sigkill(self) -> bool:
@@ -39,13 +39,13 @@ class Survival:
 
     def sigkill_text(self) -> str:
         if self.kept is None:
-            return self.why
-        when = " once it is resumed" if self.resumed else ""
+            return "not tried"
+        when = f" {self.when}" if self.when else ""
         return f"yes{when} ({self.kept:,} of {self.points:,})" if self.sigkill else f"**no** ({self.kept:,} of {self.points:,} kept{when})"
 
     def power_text(self) -> str:
         if self.synced is None:
-            return self.why if self.kept is None else "not tried: strace is not installed"
+            return "not tried" if self.kept is None else "not tried: strace is not installed"
         if self.power:
             return f"yes ({self.synced} syncs in {self.watched} calls)"
         return f"no ({self.synced} syncs in {self.watched} calls)"
@@ -54,23 +54,23 @@ class Survival:
 def survival(python: str, peer: str, directory: Path, given: dict[str, Any], points: int, watched: int) -> Survival:
     """Records twice, in directories of its own below `directory`."""
     try:
-        kept, resumed = _killed(python, peer, {**given, "path": str(directory / "killed"), "points": points})
+        kept, when = _killed(python, peer, {**given, "path": str(directory / "killed"), "points": points})
     except ChildFailed as error:
         return Survival(points, None, watched, None, str(error))
-    return Survival(points, kept, watched, _synced(python, peer, directory, {**given, "points": watched}), resumed=resumed)
+    return Survival(points, kept, watched, _synced(python, peer, directory, {**given, "points": watched}), when=when)
 
 
-def _killed(python: str, peer: str, given: dict[str, Any]) -> tuple[int, bool]:
-    """(points that are there, whether the run had to be resumed for that)."""
+def _killed(python: str, peer: str, given: dict[str, Any]) -> tuple[int, str]:
+    """(points that are there, when: at once, after what)."""
     done = run_child(python, peer, "acknowledge", given, may_die=True)
-    begun = first_json(done)
+    begun = first_json(done, "acknowledge")
     if "not offered" in begun:
         raise ChildFailed(begun["not offered"])
     found = child_json(python, peer, "count", {**given, "run_id": begun["run_id"]})["figures"]
-    for name in ("points", "points once resumed"):
-        if isinstance(found.get(name), int):
-            return found[name], name != "points"
-    raise ChildFailed(f"what is left cannot be read: {next(iter(found['points'].values()))}")
+    for when, points in found.items():
+        if isinstance(points, int):
+            return points, when
+    raise ChildFailed(f"what is left cannot be read: {next(iter(found[''].values()))}")
 
 
 def _synced(python: str, peer: str, directory: Path, given: dict[str, Any]) -> int | None:

@@ -63,19 +63,15 @@ class Done:
 def child_json(python: str, peer: str, task: str, given: dict[str, Any]) -> dict[str, Any]:
     """A task's result. Its key `memory` is what its processes held in MiB when it asked for that. Raises ChildFailed."""
     done = run_child(python, peer, task, given)
-    try:
-        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        raise ChildFailed(f"{task} printed no result: {last_line(done.stderr)}") from None
-    return {**result, "memory": done.memory_mib}
+    return {**first_json(done, task), "memory": done.memory_mib}
 
 
-def first_json(done: Done) -> dict[str, Any]:
-    """What a task that was killed had printed before."""
+def first_json(done: Done, task: str) -> dict[str, Any]:
+    """What a task printed as its first result; peers print what they like besides. Raises ChildFailed."""
     for line in done.stdout.splitlines():
-        if line.startswith("{"):
-            return dict(json.loads(line))
-    raise ChildFailed(f"it ended before its first point: {last_line(done.stderr)}")
+        if line.startswith("RESULT "):
+            return dict(json.loads(line.removeprefix("RESULT ")))
+    raise ChildFailed(f"{task} ended without a result: {last_line(done.stderr)}")
 
 
 def run_child(python: str, peer: str, task: str, given: dict[str, Any], *, may_die: bool = False, wrapper: list[str] | None = None) -> Done:
@@ -143,10 +139,13 @@ class _Talk(threading.Thread):
 
 
 def _session(leader: int) -> Iterator[psutil.Process]:
-    """The processes that a child started, itself among them."""
+    """The processes that a child started, itself among them; those too that began a session of their own while it lives."""
+    below = set()
+    with contextlib.suppress(psutil.Error):
+        below = {process.pid for process in psutil.Process(leader).children(recursive=True)}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
-            if os.getsid(process.pid) == leader:
+            if process.pid in below or os.getsid(process.pid) == leader:
                 yield process
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -34,11 +34,12 @@ FIGURES = (
     Figure("dict_1000", "dict of 1,000", "µs/value", "write", writes=True, size="dict_1000"),
     Figure("long", "100,000 steps of a metric, until closed", "µs/point", "fill", writes=True, size="long"),
     Figure("runs", "400 runs × 10 metrics × 100 steps", "µs/point", "fill", writes=True, size="runs"),
+    Figure("small_runs", "a run of a param and ten values, whole", "ms", "fill", writes=True, size="small_runs"),
     Figure("close", "closing a run of 10 metrics", "ms", "write", writes=True),
     Figure("resume", "resuming a run, its first value", "ms", "write", writes=True),
     Figure("read", "reading one metric", "ms", "fill", size="long"),
     Figure("read_all", "reading one metric of all runs", "ms", "fill", size="runs"),
-    Figure("query", "finding a tenth of the runs by a param", "ms", "fill", size="runs"),
+    Figure("query", "finding a tenth of the small runs by the param", "ms", "fill", size="small_runs"),
     Figure("bytes", "bytes a point on disk", "B", "fill", size="long"),
     Figure("memory", "memory while 100,000 steps are written", "MiB", "fill", size="long"),
 )
@@ -48,6 +49,7 @@ SIZES = {
     "dict_1000": "dicts of 1,000",
     "long": "steps of one metric",
     "runs": "runs of 1,000 points",
+    "small_runs": "runs of 10 points",
 }
 
 
@@ -76,8 +78,8 @@ def markdown(columns: Sequence[Column], facts: dict[str, Any]) -> str:
     rows = [
         ["", *(column.name for column in shown)],
         ["version", *(column.version or "–" for column in shown)],
-        ["**survives SIGKILL**", *(column.survival.sigkill_text() if column.survival else "–" for column in shown)],
-        ["**survives power loss**", *(column.survival.power_text() if column.survival else "–" for column in shown)],
+        ["**survives SIGKILL**", *(promised(column, notes, Survival.sigkill_text) for column in shown)],
+        ["**survives power loss**", *(promised(column, notes, Survival.power_text) for column in shown)],
     ]
     rows += [[f"{figure.label}, {figure.unit}", *(cell(figure, column, notes) for column in shown)] for figure in FIGURES]
     lines += table(rows)
@@ -99,6 +101,13 @@ class Notes:
 
     def lines(self) -> list[str]:
         return [f"{number}. {text}" for text, number in self._numbers.items()]
+
+
+def promised(column: Column, notes: Notes, text: Callable[[Survival], str]) -> str:
+    if column.survival is None:
+        return "–"
+    note = f" [{notes.number(f'{column.name}: {column.survival.why}')}]" if column.survival.why else ""
+    return text(column.survival) + note
 
 
 def cell(figure: Figure, column: Column, notes: Notes) -> str:
@@ -135,7 +144,7 @@ def _marks(columns: Sequence[Column]) -> list[str]:
         if column.survival is not None and column.survival.kept is not None and not column.survival.sigkill
     ]
     if unsafe:
-        lines.append(f"† An unsafe write beside a safe one: what {' and '.join(unsafe)} has taken may be gone when the process is killed.")
+        lines.append(f"† An unsafe write beside a safe one: what {', '.join(unsafe)} took may be gone when the process is killed.")
     if any(column.against_power for column in columns):
         lines.append('‡ A write that is on the disk when it returns, compared with aimlite\'s own such write (`durability="power"`).')
     return [line + "  " for line in lines]

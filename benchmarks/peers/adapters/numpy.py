@@ -16,10 +16,12 @@ class Peer:
 
     def __init__(self, path: str, options: dict[str, Any]) -> None:
         self.path = Path(path)
+        self.number = 0
 
     def start(self, params=None):
         """A run is its directory and what has been given it so far, saved when it ends."""
-        directory = self.path / f"{len(list(self.path.iterdir())) if self.path.exists() else 0}"
+        self.number += 1
+        directory = self.path / f"{self.number}"
         directory.mkdir(parents=True)
         return directory, {}
 

@@ -15,15 +15,16 @@ class Peer:
     DISTRIBUTION = "trackio"
 
     def __init__(self, path: str, options: dict[str, Any]) -> None:
-        os.makedirs(path, exist_ok=True)
-        os.environ["TRACKIO_DIR"] = path
+        """It takes its directory from the environment, once, when it is imported; so a place is a project of its own in there."""
+        self.stored, self.project = os.path.split(path)
+        os.environ["TRACKIO_DIR"] = self.stored
         self.number = 0
 
     def _init(self, name, params, resume):
         import trackio
 
         with contextlib.redirect_stdout(io.StringIO()):
-            return trackio.init("bench", name=name, config=params, resume=resume, embed=False, auto_log_gpu=False, auto_log_cpu=False)
+            return trackio.init(self.project, name=name, config=params, resume=resume, embed=False, auto_log_gpu=False, auto_log_cpu=False)
 
     def start(self, params=None):
         self.number += 1
@@ -58,12 +59,12 @@ class Peer:
         """Its `Api` has runs and params but no points; this is what its page reads by."""
         from trackio.sqlite_storage import SQLiteStorage
 
-        return len([(point["step"], point["value"]) for point in SQLiteStorage.get_metric_values("bench", name, metric)])
+        return len([(point["step"], point["value"]) for point in SQLiteStorage.get_metric_values(self.project, name, metric)])
 
     def read_all(self):
         import trackio
 
-        return sum(self._points(run.name, "metric_0") for run in trackio.Api().runs("bench"))
+        return sum(self._points(run.name, "metric_0") for run in trackio.Api().runs(self.project))
 
     def query(self, key, value):
         raise NotOffered("its Api lists runs; there is no query")
