@@ -38,6 +38,8 @@ __all__ = [
     "Tag",
     "Text",
     "convert_to_image_list",
+    "is_safe_mode",
+    "set_safe_mode",
 ]
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from aimlite.sdk.repo import Repo, RepoStatus
     from aimlite.sdk.report import QueryReportMode
     from aimlite.sdk.run import Run
+    from aimlite.sdk.safe import is_safe_mode, set_safe_mode
     from aimlite.sdk.sequence import Sequence
 
 _MODULES = {
@@ -89,6 +92,8 @@ _MODULES = {
     "Tag": "aimlite.sdk.catalog",
     "Text": "aimlite.objects.text",
     "convert_to_image_list": "aimlite.objects.image",
+    "is_safe_mode": "aimlite.sdk.safe",
+    "set_safe_mode": "aimlite.sdk.safe",
 }
 
 

@@ -17,6 +17,7 @@ from aimlite.sdk.archives import RunArchives
 from aimlite.sdk.params import ParamsMapping, ParamsView, delete_payload, plain, set_payloads
 from aimlite.sdk.properties import RunProperties, text
 from aimlite.sdk.repo import Repo, as_repo
+from aimlite.sdk.safe import openable_safely
 from aimlite.sdk.sequence_types import checked_types
 from aimlite.storage import ending, params
 from aimlite.storage.keys import packed_sequence
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
     from aimlite.storage.runs import RunState
     from aimlite.storage.view import View
 
+
+def _redact(text: str) -> str:
+    from aimlite.capture.redaction import redact_text
+
+    return redact_text(text)
+
+
+ending.redact = _redact
 _HASH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
 _DURABILITIES = ("process", "power")
 _LONGEST_PROMISE_S = 366 * 86400
@@ -52,6 +61,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, Tracking):
     capture_terminal_logs: checked, without effect yet.
     durability: 'process' (what a call wrote survives the process, however it is killed) or 'power' (it survives a power failure too);
     None: AIMLITE_DURABILITY, else 'process'. sync_interval: force everything to the disk at least every so many seconds.
+    safe_mode: True: what fails while the run is opened or written is one warning, never an exception; None: as `set_safe_mode` says.
 
     Raises TypeError, ValueError, RunNotFound, RunTrashed (it lies in the trash), RepoFormatError, OSError.
     """
@@ -59,6 +69,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, Tracking):
     _environment: environment.Collection | None = None
     _watch: sampling.Watch | None = None
 
+    @openable_safely
     def __init__(
         self,
         run_hash: str | None = None,
@@ -72,9 +83,12 @@ class Run(ParamsMapping, RunProperties, RunArchives, Tracking):
         capture_terminal_logs: bool = True,
         durability: str | None = None,
         sync_interval: float | None = None,
+        safe_mode: bool | None = None,
     ) -> None:
         self._closed = False
         self.read_only = _flag("read_only", read_only)
+        if safe_mode is not None:
+            _flag("safe_mode", safe_mode)
         for name, flag in (
             ("force_resume", force_resume),
             ("capture_terminal_logs", capture_terminal_logs),

@@ -20,6 +20,7 @@ _LONGEST_MESSAGE = 10_000
 _LONGEST_TRACEBACK = 50_000  # characters; its end is kept
 
 Error = list[str]  # type, message, traceback
+redact: Callable[[str], str] = str  # what takes secrets out of them; those who know what a secret is put it here
 
 _status: str | None = None  # None: nothing is known but that the interpreter exits
 _error: Error | None = None
@@ -62,7 +63,14 @@ def describe_error(error: BaseException) -> Error:
         import traceback
 
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return [_storable(type(error).__name__), _storable(message[:_LONGEST_MESSAGE]), _storable(trace[-_LONGEST_TRACEBACK:])]
+    return [_storable(type(error).__name__), _public(message[:_LONGEST_MESSAGE]), _public(trace[-_LONGEST_TRACEBACK:])]
+
+
+def _public(text: str) -> str:
+    try:
+        return _storable(redact(text))
+    except Exception as error:
+        return f"<left out, as secrets could not be looked for: {type(error).__name__}>"
 
 
 def _storable(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from aimlite.errors import CorruptionError, MergeError
 from aimlite.storage.layout import Layout
-from aimlite.storage.locks import is_held, is_path_held
+from aimlite.storage.locks import is_held, is_lease_taken
 
 SEGMENTS_DUE = 64
 BYTES_DUE = 16 << 20
@@ -29,7 +29,7 @@ def merge_if_due(layout: Layout, names_only: bool = False) -> bool:
     names = layout.list_journals()
     if names_only and len(names) <= SEGMENTS_DUE:
         return False
-    if not _is_due(layout, names) or is_path_held(layout.lease):
+    if not _is_due(layout, names) or is_lease_taken(layout.lease):
         return False
     import subprocess
 

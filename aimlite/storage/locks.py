@@ -13,9 +13,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from aimlite.storage import heartbeat
+
 
 def is_held(fd: int) -> bool:
-    """Whether another open file holds the lock of the file at fd."""
+    """Whether another open file holds the lock of the file at fd; where locks may not reach other hosts, whether its heart beats."""
+    return _is_locked(fd) or heartbeat.beats(fd)
+
+
+def _is_locked(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -32,6 +38,18 @@ def is_path_held(path: Path) -> bool:
         return False
     try:
         return is_held(fd)
+    finally:
+        os.close(fd)
+
+
+def is_lease_taken(path: Path) -> bool:
+    """Whether somebody merges; False when nobody ever did."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return _is_locked(fd)
     finally:
         os.close(fd)
 

@@ -17,7 +17,7 @@ from aimlite._ext import journal as ext
 from aimlite._ext.blocks import crc32c
 from aimlite._ext.keys import unpack
 from aimlite.errors import CorruptionError
-from aimlite.storage import keys, params
+from aimlite.storage import heartbeat, keys, params
 from aimlite.storage.locks import is_held
 from aimlite.storage.objects import ObjectRecord, decode_object_record
 from aimlite.storage.points import Points, concatenate, empty_points, journal_points
@@ -351,7 +351,7 @@ class Segment:
         """A writer lets go of a segment when its runs are declared in the next one: until then a footer does not tell that they are no
         longer written."""
         self.held = is_held(fd)
-        self.complete = not self.held
+        self.complete = not self.held and not heartbeat.beats(fd, heartbeat.MERGE_PATIENCE_S)
 
     def _take_in(self, fd: int) -> None:
         # Probed before reading: a writer that lets go between the two leaves more to read at the next refresh, never less.
@@ -367,7 +367,7 @@ class Segment:
             except (IndexError, ValueError) as error:  # its CRC is good: who wrote it was no writer of ours
                 self._reader.damage.append((offset, ext.RECORD_HEADER_SIZE + len(payload), f"a record does not decode: {error}"))
         self._absorbed = len(meta)
-        self.complete = not self.held
+        self.complete = not self.held and not heartbeat.beats(fd, heartbeat.MERGE_PATIENCE_S)
 
     def _take_record(self, kind: int, offset: int, order: int, payload: bytes) -> None:
         number = int.from_bytes(payload[:4], "little")

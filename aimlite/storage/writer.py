@@ -24,7 +24,7 @@ from typing import Any
 
 from aimlite._ext import journal as ext
 from aimlite._ext.recorder import Recorder
-from aimlite.storage import ending, helper
+from aimlite.storage import ending, heartbeat, helper
 from aimlite.storage.files import sync_directory
 from aimlite.storage.layout import Layout, journal_name
 from aimlite.storage.params import packb
@@ -71,6 +71,7 @@ class Writer:
         ] = {}  # by run hash, of the runs that are open: counters and kinds of sequences
         self._unsynced: list[Path] = []
         self._syncer: _Syncer | None = None
+        self._heart: _Heart | None = None
         self._pid = os.getpid()
         self.journal = ext.JournalWriter(self._rotate, self._restart, SEGMENT_BYTES, int(SEGMENT_AGE_S * 1e6))
         self._start()
@@ -162,9 +163,10 @@ class Writer:
         if not self._lock.acquire(timeout=_EXIT_PATIENCE_S):
             raise TimeoutError("another thread has been writing for too long")
         try:
-            if self._syncer is not None:
-                self._syncer.stop()
-                self._syncer = None
+            for thread in (self._syncer, self._heart):
+                if thread is not None:
+                    thread.stop()
+            self._syncer = self._heart = None
             if self.journal.closed:
                 return
             left = list(self._open.values())
@@ -181,7 +183,15 @@ class Writer:
     def _leave_last_words(self, ended: list[Recorder]) -> bool:
         failed = [record for recorder in ended for record in _end_records(recorder, "failed", ending.uncaught())]
         interrupted = [record for recorder in ended for record in _end_records(recorder, "interrupted", None)]
+        with contextlib.suppress(OSError):
+            heartbeat.let_go(self.journal.fileno())
         return self.journal.detach_at_exit(failed, interrupted)
+
+    def beat(self) -> None:
+        """Touches the journal, so that other hosts see that this process lives."""
+        with self._lock:
+            if not self.journal.closed:
+                os.utime(self.journal.fileno())
 
     def before_fork(self) -> None:
         """Waits until no segment is being begun or let go of: the child would share the lock of a file that it does not know of, and keep
@@ -196,7 +206,7 @@ class Writer:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._rotating = False
-        self._syncer = None
+        self._syncer = self._heart = None
         self._unsynced = []
         for recorder in self._open.values():
             recorder.was_inherited()
@@ -213,6 +223,8 @@ class Writer:
             self._release(self.journal.detach())
         self.journal.attach(self._create(writer, 0, order), writer, 0, order)
         self._sync_directory_for_power()
+        if self._heart is None and heartbeat.is_shared(os.fstat(self.journal.fileno()).st_dev):
+            self._heart = _Heart(self)
         helper.merge_if_due(self.layout, names_only=True)
 
     def _restart(self) -> None:
@@ -238,7 +250,7 @@ class Writer:
                     if journal.poisoned:
                         raise
                     journal.postpone_rotation()
-                    _warn(f"no new journal could be begun, the old one goes on: {error}", stacklevel=2)
+                    warn(f"no new journal could be begun, the old one goes on: {error}", stacklevel=2)
                     return
                 ended = self.layout.journal(journal.writer, journal.segment)
                 old = journal.rotate(fd, segment, order)
@@ -279,6 +291,8 @@ class Writer:
 
     def _release(self, fd: int) -> None:
         if fd >= 0:
+            with contextlib.suppress(OSError):  # then it is found out by its silence
+                heartbeat.let_go(fd)
             os.close(fd)
 
     def _sync_directory_for_power(self) -> None:
@@ -325,12 +339,33 @@ class _Syncer(threading.Thread):
                 try:
                     writer.sync()
                 except OSError as error:
-                    _warn(f"what was recorded could not be forced to disk: {error}")
+                    warn(f"what was recorded could not be forced to disk: {error}")
                     continue
                 self._synced = position
 
 
-def _warn(message: str, stacklevel: int = 1) -> None:
+class _Heart(threading.Thread):
+    """Has a writer touch its journal at an interval, while it lives."""
+
+    def __init__(self, writer: Writer) -> None:
+        super().__init__(name="aimlite-heart", daemon=True)
+        self._writer = weakref.ref(writer)
+        self._stopped = threading.Event()
+        self.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def run(self) -> None:
+        while not self._stopped.wait(heartbeat.INTERVAL_S):
+            writer = self._writer()
+            if writer is None:
+                return
+            with contextlib.suppress(OSError):  # the next beat may get through
+                writer.beat()
+
+
+def warn(message: str, stacklevel: int = 1) -> None:
     """Warns and never raises: an error made of it by the user's filter would fail a write that nothing is wrong with. It goes to stderr
     then."""
     try:
@@ -360,7 +395,7 @@ def _close_writers() -> None:
         try:
             writer.close(status, error)
         except Exception as problem:  # whatever it is: the process is to end, and with its own exit status
-            _warn(f"a run could not be ended at exit and will show as interrupted: {type(problem).__name__}: {problem}")
+            warn(f"a run could not be ended at exit and will show as interrupted: {type(problem).__name__}: {problem}")
 
 
 def _before_fork() -> None:

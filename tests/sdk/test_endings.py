@@ -232,3 +232,9 @@ def test_a_promise_is_a_time_one_can_wait(repo: Repo, seconds: float) -> None:
         run.report_progress(expect_next_in=seconds)
     with pytest.raises(TypeError, match="expect_next_in"):
         run.report_progress(expect_next_in="60")  # type: ignore[arg-type]
+
+
+def test_secrets_do_not_get_into_errors(repo: Repo) -> None:
+    in_child(SCRIPT + "raise ConnectionError('postgresql://me:hunter2secret@db/x is down')", repo)
+    assert repo.get_run("r").error["message"].endswith("[redacted]@db/x is down")
+    assert "hunter2secret" not in str(repo.get_run("r").error)
