@@ -18,7 +18,7 @@ import numpy as np
 from aimlite.storage import generation, keys, params
 from aimlite.storage.layout import open_layout
 from aimlite.storage.locks import lease
-from aimlite.storage.merge import BatchBuilder
+from aimlite.storage.merge import BatchBuilder, encode_run
 from aimlite.storage.points import FLOATS, Points, concatenate, resolve
 from aimlite.storage.runs import WriterEntry
 from aimlite.storage.tree import EmptyTree, TreeWriter
@@ -111,13 +111,13 @@ def _add_run(builder: BatchBuilder, number: int, chance: random.Random, curves: 
     if number % 10 == 0:
         held[f"tag:{('best', 'baseline')[number % 20 // 10]}"] = created
     stamp = [created, 1]
-    builder.writes[keys.run(name)] = msgpack.packb({"created": created, "order": end})
+    builder.writes[keys.run(name)] = encode_run(created, end, is_trashed=False)
     builder.writes[keys.writer_of_run(name, 1)] = entry.encode()
     for what, value in held.items():
         builder.writes[keys.property_of_run(name, what)] = params.packb([*stamp, value])
     for path, value in params.flatten(params_of(number, chance)):
         builder.writes[keys.param(name, path)] = params.packb([*stamp, value])
-        builder.index_param(path, value, name)
+        builder.index_param(path, value, name, is_trashed=False)
     builder.index_properties(name, held, created, end, [entry])
     for metric, context in METRICS:
         builder.add_points(name, metric, context, chance.choice(curves), known=False)
