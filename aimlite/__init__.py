@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 __all__ = [
     "AimliteError",
+    "ArtifactError",
     "Audio",
     "ConfigError",
     "Context",
@@ -45,6 +46,7 @@ __all__ = [
 if TYPE_CHECKING:
     from aimlite.errors import (
         AimliteError,
+        ArtifactError,
         ConfigError,
         CorruptionError,
         MergeError,

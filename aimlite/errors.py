@@ -11,6 +11,7 @@ AimliteError
 ├── CorruptionError(ValueError)    bytes on disk are not what was written
 ├── ConfigError(ValueError)        the user's config cannot be read, or a key means nothing
 ├── MergeError(RuntimeError)       the merge helper could not be started or failed
+├── ArtifactError(OSError)         artifacts did not arrive where they were to be uploaded
 ├── QueryLimitError(ValueError)    a query makes something too large
 ├── QuerySyntaxError(SyntaxError)  a query is malformed, or names what there is not
 └── QueryTimeoutError(TimeoutError) a query did not end in time
@@ -64,6 +65,11 @@ class ConfigError(AimliteError, ValueError):
 
 class MergeError(AimliteError, RuntimeError):
     """Raised by `Repo.merge()` and `Repo.repair()` when the helper process fails; the journals stay as they were."""
+
+
+class ArtifactError(AimliteError, OSError):
+    """Raised by `finish()`, and at once with `block=True`, when artifacts could not be uploaded. Their contents are kept in the repo;
+    resuming the run tries again."""
 
 
 class CorruptionError(AimliteError, ValueError):

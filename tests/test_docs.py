@@ -40,6 +40,7 @@ from aimlite.cli.__main__ import cli
 from aimlite.demo.__main__ import parser as demo_parser
 from aimlite.query import names, parse
 from aimlite.sdk.arrays import ArrayView
+from aimlite.sdk.artifacts import Artifact
 from aimlite.sdk.metric import MetricCollection
 from aimlite.sdk.queries import MatchedMetrics, Padded, QueryMetricCollection, QueryObjectCollection, QueryRunCollection, Ragged
 from aimlite.sdk.trash import TrashedRun
@@ -60,6 +61,7 @@ CLASSES = {  # which sections of docs/api.md tell of a class
     Repo: ["Repo"],
     RepoStatus: ["RepoStatus"],
     Problem: ["Problem"],
+    Artifact: ["Artifact"],
     Tag: ["Tag"],
     Experiment: ["Experiment"],
     Note: ["Notes"],

@@ -1,5 +1,5 @@
-"""Imports go one way: errors → _ext → storage → query → archive, capture, objects → sdk → terminal → web, integrations, importers, demo
-→ cli."""
+"""Imports go one way: errors → _ext → storage → query → archive, artifacts, capture, objects → sdk → terminal → web, integrations,
+importers, demo → cli."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ LAYERS = {
     "storage": 2,
     "query": 3,
     "archive": 4,
+    "artifacts": 4,
     "capture": 4,
     "objects": 4,
     "sdk": 5,

@@ -46,11 +46,14 @@ class Limits:
 NO_LIMITS = Limits()
 
 
-def list_path(path: str, ignore_files: Sequence[str], without: str | None = None, limits: Limits = NO_LIMITS) -> Listing:
+def list_path(
+    path: str, ignore_files: Sequence[str], without: str | None = None, limits: Limits = NO_LIMITS, everything: bool = False
+) -> Listing:
     """What is to be archived of a directory, or of a single file, whose root is then the directory that it lies in.
 
-    without: a directory that is left out wherever it lies, the repo. Raises LimitExceeded, FileNotFoundError, OSError when the root
-    cannot be read, ValueError for what is neither a file nor a directory, or lies in the repo.
+    without: a directory that is left out wherever it lies, the repo. everything: nothing else is left out by its name. Raises
+    LimitExceeded, FileNotFoundError, OSError when the root cannot be read, ValueError for what is neither a file nor a directory, or lies
+    in the repo.
     """
     real = os.path.realpath(path, strict=True)
     status = os.stat(real)
@@ -62,14 +65,15 @@ def list_path(path: str, ignore_files: Sequence[str], without: str | None = None
         raise ValueError(f"{path} is neither a file nor a directory, so it cannot be archived")
     if without is not None and _contains(without, real):
         raise ValueError(f"{path} lies in the repo {without}, which is not archived into itself")
-    return _Walk(real, path, without, limits).run(rules_above(real, ignore_files))
+    return _Walk(real, path, without, limits, everything).run(rules_above(real, ignore_files))
 
 
 class _Walk:
-    def __init__(self, root: str, shown: str, without: str | None, limits: Limits) -> None:
+    def __init__(self, root: str, shown: str, without: str | None, limits: Limits, everything: bool) -> None:
         self._listing = Listing(root)
         self._shown = shown
         self._limits = limits
+        self._everything = everything
         self._without = _identity(without) if without is not None else None
 
     def run(self, rules: Rules) -> Listing:
@@ -89,7 +93,7 @@ class _Walk:
             with os.scandir(place) as entries:
                 found = list(entries)
             names = frozenset(entry.name for entry in found)
-            if path and not names.isdisjoint(_MARKS):
+            if path and not self._everything and not names.isdisjoint(_MARKS):
                 return []
             rules = above.below(place, path, names)
         except OSError as error:
@@ -105,7 +109,7 @@ class _Walk:
                 if entry.is_symlink():
                     kept |= not rules.ignores(at, False) and self._take_link(at, os.readlink(entry.path))
                 elif entry.is_dir():
-                    if not (is_never_directory(entry.name) or rules.ignores(at, True) or self._is_without(entry)):
+                    if not (self._is_never(entry) or rules.ignores(at, True)):
                         below.append((at + "/", rules))
                         kept = True
                 elif not rules.ignores(at, False):
@@ -121,7 +125,7 @@ class _Walk:
         if not stat.S_ISREG(status.st_mode):
             self._listing.left_out.append((path, "is no file: a socket, pipe or device"))
             return False
-        if is_secret(entry.name):
+        if not self._everything and is_secret(entry.name):
             self._listing.left_out.append((path, SECRET))
             return False
         self._listing.files.append((path, status.st_size, status.st_mtime))
@@ -136,7 +140,9 @@ class _Walk:
         self._listing.links.append((path, target))
         return True
 
-    def _is_without(self, entry: os.DirEntry[str]) -> bool:
+    def _is_never(self, entry: os.DirEntry[str]) -> bool:
+        if not self._everything and is_never_directory(entry.name):
+            return True
         if self._without is None:
             return False
         status = entry.stat(follow_symlinks=False)

@@ -33,7 +33,7 @@ def restore(blobs: Path, digest: bytes, destination: Path, overwrite: bool = Fal
     destination.mkdir(parents=True, exist_ok=True)
     root = Path(os.path.realpath(destination))
     folders = _folders(manifest)
-    _demand_no_links(root, folders)
+    demand_no_links(root, folders)
     if not overwrite:
         _demand_free(root, manifest)
     for folder in folders:
@@ -81,7 +81,8 @@ def _folders(manifest: Manifest) -> list[str]:
     return sorted(found)
 
 
-def _demand_no_links(root: Path, folders: list[str]) -> None:
+def demand_no_links(root: Path, folders: list[str]) -> None:
+    """That none of these directories below a root is a symlink or a file. Raises FileExistsError."""
     for folder in folders:
         path = root / folder
         if path.is_symlink() or (path.exists() and not path.is_dir()):

@@ -28,6 +28,7 @@ for _command in (
     querying.metrics,
     exporting.export,
     archives.restore_code,
+    archives.artifacts,
     marking.tag,
     marking.note,
     marking.archive,

@@ -11,7 +11,7 @@ import stat
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from aimlite.storage.params import Blobs
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aimlite.archive.store import Archive
     from aimlite.sdk.run import Run
 
+T = TypeVar("T")
 MAX_CODE_BYTES = 500 * 1000**2
 MAX_CODE_FILES = 200_000
 MAX_ARCHIVE_BYTES = 5 * 1024**3
@@ -279,12 +280,12 @@ def _save(run: Run, path: tuple[str, ...], entry: dict[str, Any], listing: Listi
     from aimlite.archive.listing import SECRET
     from aimlite.archive.store import store
 
-    def record() -> Archive:
+    def record() -> tuple[Archive, tuple[bytes, ...]]:
         archive = store(run.repo._layout.blobs, listing)
         held = {"saved": True, "files": archive.files, "bytes": archive.size_bytes, "manifest": archive.manifest.hex()}
         left_out = {"left_out": [list(each) for each in archive.left_out]} if archive.left_out else {}
         run._set_params([(path, {**entry, **held, **left_out, "blobs": blob_leaves(archive.digests)})], strict=False)
-        return archive
+        return archive, archive.digests
 
     archive = keep_blobs(run, record)
     for place, why in archive.left_out:
@@ -297,15 +298,15 @@ def blob_leaves(digests: tuple[bytes, ...]) -> dict[int, Blobs]:
     return {at // _DIGESTS: Blobs(digests[at : at + _DIGESTS]) for at in range(0, len(digests), _DIGESTS)}
 
 
-def keep_blobs(run: Run, record: Callable[[], Archive]) -> Archive:
-    """Calls what stores blobs and then names them in a record, until they are there afterwards: a deletion that was under way may have
-    taken one that nobody named yet, and now sees that one does."""
+def keep_blobs(run: Run, record: Callable[[], tuple[T, tuple[bytes, ...]]]) -> T:
+    """Calls what stores blobs, then names them in a record, and returns (result, their SHA-256), until they are there afterwards: a
+    deletion that was under way may have taken one that nobody named yet, and now sees that one does."""
     from aimlite.archive.store import are_stored
 
     for _ in range(_TRIES):
-        archive = record()
-        if are_stored(run.repo._layout.blobs, archive.digests):
-            return archive
+        result, digests = record()
+        if are_stored(run.repo._layout.blobs, digests):
+            return result
     raise OSError(f"files of run {run.hash} were removed from {run.repo._layout.blobs} as soon as they were stored")
 
 

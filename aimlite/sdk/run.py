@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from aimlite._ext.recorder import Recorder, SequenceWriter, Tracking
 from aimlite.capture import environment, sampling
 from aimlite.errors import ReadOnlyError, RunClosedError, RunNotFound, RunTrashed
 from aimlite.sdk.archives import RunArchives
+from aimlite.sdk.artifacts import RunArtifacts
 from aimlite.sdk.params import ParamsMapping, ParamsView, delete_payload, plain, set_payloads
 from aimlite.sdk.properties import RunProperties, text
 from aimlite.sdk.repo import Repo, as_repo
@@ -46,7 +48,7 @@ _DURABILITIES = ("process", "power")
 _LONGEST_PROMISE_S = 366 * 86400
 
 
-class Run(ParamsMapping, RunProperties, RunArchives, Tracking):
+class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, Tracking):
     """One execution: its params, metrics and properties. A mapping over its params.
 
     run_hash: None makes a new run with a hash of 24 hex characters. A hash that a run has resumes it; any other names a new run: 1 to 128
@@ -175,6 +177,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, Tracking):
 
         order = self._state().order
         self._recorder = writer.open_run(run_hash, order, last_step, power)
+        self._take_up_uploads()
 
     def _record_environment(self, path: tuple[str | int, ...], value: Any) -> None:
         self._set_params([(path, value)])
@@ -354,12 +357,14 @@ class Run(ParamsMapping, RunProperties, RunArchives, Tracking):
     # -- the end ----
 
     def finish(self, status: str = "finished") -> None:
-        """Ends the run: 'finished', 'failed' or 'interrupted'. It takes no more; ending it again does nothing."""
+        """Ends the run: 'finished', 'failed' or 'interrupted'. It takes no more; ending it again does nothing. Waits for artifacts that
+        are being uploaded; raises ArtifactError, after the end, if some did not arrive."""
         if status not in STATUS_CODES:
             raise ValueError(f"a run ends as {', '.join(STATUS_CODES)}, not {status!r}")
         self._end(status)
 
     def _end(self, status: str, error: BaseException | None = None) -> None:
+        failed = self._finish_uploads()
         if self._environment is not None:
             self._environment.wait()
         if self._watch is not None:
@@ -367,6 +372,10 @@ class Run(ParamsMapping, RunProperties, RunArchives, Tracking):
         if self._recorder is not None and not self._closed:
             self.repo._writer().end_run(self._recorder, status, None if error is None else ending.describe_error(error))
         self._closed = True
+        if failed is not None and error is None:
+            raise failed
+        if failed is not None:  # what ended the run is raised
+            warnings.warn(str(failed), RuntimeWarning, stacklevel=3)
 
     def close(self) -> None:
         """Ends the run as 'finished', unless it ended already."""

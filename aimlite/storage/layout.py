@@ -68,6 +68,10 @@ class Layout:
         return self.base / "blobs"
 
     @cached_property
+    def uploads(self) -> Path:
+        return self.base / "uploads"
+
+    @cached_property
     def lease(self) -> Path:
         return self.base / "lease"
 

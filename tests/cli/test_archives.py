@@ -1,4 +1,4 @@
-"""`aimlite restore-code`."""
+"""`aimlite restore-code` and `aimlite artifacts`."""
 
 from __future__ import annotations
 
@@ -52,3 +52,54 @@ def test_damaged_code(aimlite: Command, repo_path: str, tmp_path: Path) -> None:
     done = aimlite("restore-code", "archived", str(tmp_path / "out"))
     assert done.exit_code == 4
     assert "1 of 1 files could not be restored" in done.stderr
+
+
+@pytest.fixture
+def made(repo: Repo, tmp_path: Path) -> Run:
+    (tmp_path / "model.pt").write_text("weights")
+    with Run("made", repo=repo) as run:
+        run.log_artifact(tmp_path / "model.pt")
+        run.set_artifacts_uri(f"file://{tmp_path}/elsewhere")
+        run.log_artifact(tmp_path / "model.pt", "best/model.pt")
+    return run
+
+
+def test_listing_artifacts(aimlite: Command, made: Run, tmp_path: Path, terminal: Callable[..., str], repo_path: str) -> None:
+    local = made.artifacts["model.pt"]
+    remote = f"file://{tmp_path}/elsewhere/made/best/model.pt"
+    assert aimlite("artifacts", "made").stdout.splitlines() == [
+        f"best/model.pt\t7\tstored\t{remote}\t{local.hash}",
+        f"model.pt\t7\tstored\t{local.uri}\t{local.hash}",
+    ]
+    told = json.loads(aimlite("artifacts", "made", "--json").stdout)
+    assert told[0] == {
+        "name": "best/model.pt",
+        "path": str(tmp_path / "model.pt"),
+        "uri": remote,
+        "size": 7,
+        "hash": local.hash,
+        "pending": False,
+    }
+    shown = terminal(60, "artifacts", "made", "--repo", repo_path)
+    assert "artifact" in shown.splitlines()[0]
+    assert "best/model.pt" in shown
+
+
+def test_downloading_an_artifact(aimlite: Command, made: Run, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    assert aimlite("artifacts", "made", "download", "best/model.pt", str(target)).stdout == f"{target}/best/model.pt\n"
+    assert (target / "best/model.pt").read_text() == "weights"
+    (target / "best/model.pt").write_text("mine")
+    done = aimlite("artifacts", "made", "download", "best/model.pt", str(target))
+    assert (done.exit_code, "would be overwritten" in done.stderr) == (1, True)
+    done = aimlite("artifacts", "made", "download", "best/model.pt", str(target), "--overwrite", "--json")
+    assert json.loads(done.stdout)["path"] == f"{target}/best/model.pt"
+    (tmp_path / "elsewhere/made/best/model.pt").write_text("changed")
+    assert aimlite("artifacts", "made", "download", "best/model.pt", str(tmp_path / "again")).exit_code == 4
+
+
+def test_wrong_usage_of_artifacts(aimlite: Command, made: Run, tmp_path: Path) -> None:
+    assert aimlite("artifacts", "made", "download", "nobody", str(tmp_path)).exit_code == 3
+    assert aimlite("artifacts", "made", "download", "model.pt").exit_code == 2
+    assert aimlite("artifacts", "made", "upload", "a", "b").exit_code == 2
+    assert aimlite("artifacts", "nobody").exit_code == 3
