@@ -8,6 +8,7 @@ waits for: a module whose import was cut in half by a fork could never be import
 from __future__ import annotations
 
 import os
+import sys
 import threading
 
 SYSTEM_METRICS = "__system__"  # what the names of these metrics begin with
@@ -17,3 +18,14 @@ importing = threading.Lock()
 LIMIT_S = 20  # how long collecting the environment may take, and so how long the end of a run may wait for it
 
 os.register_at_fork(before=importing.acquire, after_in_parent=importing.release, after_in_child=importing.release)
+
+
+def log(level: str, message: str, *values: object) -> None:
+    """To the logger `aimlite`, level 'info' or 'warning'. Where the program has not imported `logging` nobody can listen to that, and a
+    warning goes to stderr, as logging itself would have it: imported while a fork waits, it would release a lock that it never took."""
+    if "logging" in sys.modules:
+        import logging
+
+        getattr(logging.getLogger("aimlite"), level)(message, *values)
+    elif level == "warning" and sys.stderr is not None:
+        sys.stderr.write(message % values + "\n")

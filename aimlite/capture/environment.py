@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from aimlite.capture import LIMIT_S, SYSTEM_PARAMS, importing
+from aimlite.capture import LIMIT_S, SYSTEM_PARAMS, log
 
 Write = Callable[[tuple[str | int, ...], Any], None]
 
@@ -185,9 +185,7 @@ def _pipe() -> tuple[int, int]:
 
 def _complain(error: object) -> None:
     """Logs what goes wrong."""
-    with importing:
-        import logging
-    logging.getLogger("aimlite").warning("system params: %s", error)
+    log("warning", "system params: %s", error)
 
 
 def _wait_for_all() -> None:

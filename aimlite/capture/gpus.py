@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pynvml
 
+from aimlite.capture import log
+
 Complain = Callable[[str, object], None]
 
 
 def open_gpus(complain: Complain) -> Gpus | None:
     """None, and a line in the log, where there is no driver, or none that answers, or no GPU."""
-    logger = logging.getLogger("aimlite")
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError_LibraryNotFound:
-        logger.info("no NVIDIA driver is installed: no metrics of GPUs")
+        log("info", "no NVIDIA driver is installed: no metrics of GPUs")
         return None
     except Exception as error:  # NVMLError, and AttributeError or OSError of a library that is not what it should be
-        logger.warning("the NVIDIA driver does not answer: no metrics of GPUs: %s", error)
+        log("warning", "the NVIDIA driver does not answer: no metrics of GPUs: %s", error)
         return None
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
     except Exception as error:
-        logger.warning("the GPUs cannot be listed: no metrics of GPUs: %s", error)
+        log("warning", "the GPUs cannot be listed: no metrics of GPUs: %s", error)
         handles = []
     if not handles:
         _shut_down()

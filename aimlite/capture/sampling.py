@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from aimlite.capture import importing
+from aimlite.capture import importing, log
 from aimlite.errors import RunClosedError
 
 if TYPE_CHECKING:
@@ -56,9 +56,7 @@ def complain(kind: str, error: object) -> None:
     """Logs what goes wrong, once for each kind in a process."""
     if kind not in _said:
         _said.add(kind)
-        with importing:
-            import logging
-        logging.getLogger("aimlite").warning("system metrics: %s: %s", kind, error)
+        log("warning", "system metrics: %s: %s", kind, error)
 
 
 class Watch:

@@ -14,12 +14,11 @@ def test_capture_leaves_nothing_behind(repo: Repo, repo_path: str, start: Callab
     (threads, descriptors, children, memory), end = (list(map(int, line.split()[1:])) for line in lines)
     assert end[:3] == [threads, descriptors, children]
     assert children == 0
-    assert end[3] < memory + 24
-    runs = {run.hash: run for run in repo.iter_runs()}
+    assert end[3] < memory + 8
+    runs = list(repo.iter_runs())
     assert len(runs) == 3 * cycles + len(range(0, cycles, 5))
-    for name, run in runs.items():
-        assert run.status == "finished"
-        if not name.startswith("child"):
+    assert {run.status for run in runs} == {"finished"}
+    for run in runs:
+        if "cycle" in run:
             assert run.get_metric("x").count == 200
-    for number in range(0, cycles, 4):
-        assert runs[f"{number}-1"]["__system_params"].keys() == {*PARTS}
+            assert (run["cycle"] % 4 and run["cycle"] % 3) or run["__system_params"].keys() == {*PARTS}
