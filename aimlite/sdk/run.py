@@ -307,8 +307,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, Tracking):
         from aimlite.sdk.metric import Metric
 
         metric = Metric(name, context, self)
-        found = self.repo._reader.read(lambda view: view.sequence(self.hash, metric._id.name, metric._id.context))
-        return None if found is None else metric
+        return metric if self.repo._reader.read(lambda view: view.has_points(metric._id)) else None
 
     def iter_metrics_info(self) -> Iterator[tuple[str, dict[str, Any], Run]]:
         """(name, context, this run) of each metric."""

@@ -49,6 +49,7 @@ from aimlite.storage.tree import EmptyTree, Tree, TreeMoved, TreeReader, tree_ge
 
 METRIC = "metric"
 _TRIES = 100
+_RESTED_NS = 3_000_000_000  # more than a tick of any file system's clock: FAT's are two seconds
 _MANY_PARAM_BYTES = 4096
 _MANY_OBJECTS = 16  # from here on one scan of a sequence's objects costs less than a look-up each
 _IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes})
@@ -324,10 +325,12 @@ class View:
     def sequence(self, run_hash: str, name: str, context: dict[str, Any], kind: str = METRIC) -> SequenceId | None:
         """The sequence if it has points."""
         sequence = sequence_id(run_hash, name if kind == METRIC else (kind, name), context)
-        if self.tree.get(keys.of_run(run_hash, sequence.key_name, context)) is not None:
-            return sequence
-        held = any(sequence.packed in self._sequences(segment, run_hash, run) for segment, run in self._intact(run_hash))
-        return sequence if held else None
+        return sequence if self.has_points(sequence) else None
+
+    def has_points(self, sequence: SequenceId) -> bool:
+        if self.tree.get(keys.of_run(sequence.run, sequence.key_name, sequence.context)) is not None:
+            return True
+        return any(sequence.packed in self._sequences(segment, sequence.run, run) for segment, run in self._intact(sequence.run))
 
     def _sequences(self, segment: SegmentView, run_hash: str, run: SegmentRun) -> dict[bytes, SequenceRecord]:
         """packed (name, context) → a record of it, of what has points in a segment that no tombstone hides."""
@@ -408,7 +411,12 @@ class View:
         import numpy as np
 
         summary = self.merged_summary(sequence)
-        fresh = within(self.unmerged_points(sequence), begin, end)
+        fresh = self.unmerged_points(sequence)
+        if summary is not None and not len(fresh) and begin is None and end is None:
+            steps, values = np.empty(summary.count, np.int64), np.empty(summary.count)
+            self._read_merged(sequence, summary, steps, values)
+            return steps, values
+        fresh = within(fresh, begin, end)
         if summary is None or (len(fresh) and int(fresh["step"].min()) <= summary.last_step):
             whole = self.points(sequence, begin, end)
             return whole["step"], whole["value"]
@@ -434,16 +442,21 @@ class View:
             begin, end = int(offsets[number]), int(offsets[number + 1])
             if summary is None:
                 steps[begin:end], values[begin:end] = self.steps_and_values(sequence)
-                continue
-            into_steps, into_values, at = steps[begin:end], values[begin:end], 0
-            if summary.blocks == 1:
-                data = self.tree.get(keys.block(keys.VALUES, sequence.run, sequence.key_name, sequence.context, summary.first_step))
-                pieces = [] if data is None else [data]
             else:
-                pieces = [data for _, data in self.tree.scan(sequence.blocks(keys.VALUES))]
-            for data in pieces:
-                at += ext.decode_values_into(data, into_steps, into_values, at)
-            self._demand_count(sequence, summary.count, at)
+                self._read_merged(sequence, summary, steps[begin:end], values[begin:end])
+
+    def _read_merged(self, sequence: SequenceId, summary: Summary, steps: Any, values: Any) -> None:
+        """Fills two arrays of `summary.count` with what the tree holds."""
+        pieces: Iterable[bytes]
+        if summary.blocks == 1:
+            data = self.tree.get(keys.block(keys.VALUES, sequence.run, sequence.key_name, sequence.context, summary.first_step))
+            pieces = () if data is None else (data,)
+        else:
+            pieces = (data for _, data in self.tree.scan(sequence.blocks(keys.VALUES)))
+        at = 0
+        for data in pieces:
+            at += ext.decode_values_into(data, steps, values, at)
+        self._demand_count(sequence, summary.count, at)
 
     def _covering(self, sequence: SequenceId, summary: Summary, begin: int | None, end: int | None) -> tuple[int | None, int]:
         """Of the merged blocks that may hold points at begin ≤ step < end: the first step of the first, and how many points they hold."""
@@ -647,6 +660,7 @@ class Reader:
         self._handle: _Handle | None = None
         self._segments: dict[tuple[int, int], Segment] = {}
         self._merged: dict[int, tuple[int, list[int]]] = {}
+        self._listed: tuple[tuple[int, int], list[tuple[int, int]]] | None = None
         self._last: View | None = None
 
     def read(self, task: Callable[[View], T]) -> T:
@@ -679,7 +693,7 @@ class Reader:
         self._retire()
 
     def _try_view(self, attempt: int) -> View | None:
-        names = self.layout.list_journals()  # before the tree: a segment merged in between is found in one of the two
+        names = self._list_journals()  # before the tree: a segment merged in between is found in one of the two
         moved = self._refresh_tree()
         tree: Tree = EmptyTree() if self._handle is None else self._handle.tree
         try:
@@ -700,6 +714,22 @@ class Reader:
         if self._handle is not None:
             self._handle.add(view)
         return view
+
+    def _list_journals(self) -> list[tuple[int, int]]:
+        """As the layout does, or what that gave last when the directory has not changed since. A change within the same tick of the file
+        system's clock would not show, so only a list of a directory at rest is kept."""
+        try:
+            found = os.stat(self.layout.journals)
+        except FileNotFoundError:
+            return []
+        changed = (found.st_mtime_ns, found.st_ino)
+        if self._listed is None or self._listed[0] != changed:
+            names = self.layout.list_journals()
+            if abs(time.time_ns() - found.st_mtime_ns) < _RESTED_NS:
+                self._listed = None
+                return names
+            self._listed = (changed, names)
+        return self._listed[1]
 
     def _segment(self, writer: int, number: int) -> SegmentView:
         """The segment as it is now."""
