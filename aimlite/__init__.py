@@ -10,13 +10,17 @@ __all__ = [
     "AimliteError",
     "ArtifactError",
     "Audio",
+    "Audios",
     "ConfigError",
     "Context",
     "CorruptionError",
     "Distribution",
+    "Distributions",
     "Experiment",
     "Figure",
+    "Figures",
     "Image",
+    "Images",
     "MergeError",
     "Metric",
     "Note",
@@ -38,6 +42,7 @@ __all__ = [
     "Sequence",
     "Tag",
     "Text",
+    "Texts",
     "convert_to_image_list",
     "is_safe_mode",
     "set_safe_mode",
@@ -70,6 +75,7 @@ if TYPE_CHECKING:
     from aimlite.sdk.context import Context
     from aimlite.sdk.metric import Metric
     from aimlite.sdk.notes import Note, NoteChange
+    from aimlite.sdk.object_sequences import Audios, Distributions, Figures, Images, Texts
     from aimlite.sdk.repo import Repo, RepoStatus
     from aimlite.sdk.report import QueryReportMode
     from aimlite.sdk.run import Run
@@ -93,6 +99,7 @@ _MODULES = {
     "Sequence": "aimlite.sdk.sequence",
     "Tag": "aimlite.sdk.catalog",
     "Text": "aimlite.objects.text",
+    **dict.fromkeys(("Audios", "Distributions", "Figures", "Images", "Texts"), "aimlite.sdk.object_sequences"),
     "convert_to_image_list": "aimlite.objects.image",
     "is_safe_mode": "aimlite.sdk.safe",
     "set_safe_mode": "aimlite.sdk.safe",

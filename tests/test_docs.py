@@ -19,11 +19,15 @@ import pytest
 import aimlite
 from aimlite import (
     Audio,
+    Audios,
     Context,
     Distribution,
+    Distributions,
     Experiment,
     Figure,
+    Figures,
     Image,
+    Images,
     Metric,
     Note,
     NoteChange,
@@ -33,6 +37,7 @@ from aimlite import (
     Sequence,
     Tag,
     Text,
+    Texts,
     errors,
 )
 from aimlite._ext.recorder import SequenceWriter
@@ -42,6 +47,8 @@ from aimlite.query import names, parse
 from aimlite.sdk.arrays import ArrayView
 from aimlite.sdk.artifacts import Artifact
 from aimlite.sdk.metric import MetricCollection
+from aimlite.sdk.object_arrays import ObjectView
+from aimlite.sdk.object_sequences import ObjectCollection, Record
 from aimlite.sdk.queries import MatchedMetrics, Padded, QueryMetricCollection, QueryObjectCollection, QueryRunCollection, Ragged
 from aimlite.sdk.trash import TrashedRun
 from aimlite.storage.check import Problem
@@ -76,10 +83,14 @@ CLASSES = {  # which sections of docs/api.md tell of a class
     aimlite.QueryReportMode: ["QueryReportMode"],
     QueryRunCollection: ["QueryRunCollection"],
     QueryMetricCollection: ["QueryRunCollection", "QueryMetricCollection"],
-    QueryObjectCollection: ["QueryRunCollection", "QueryMetricCollection", "QueryObjectCollection"],
+    QueryObjectCollection: ["QueryRunCollection", "QueryObjectCollection"],
     MatchedMetrics: ["MetricCollection", "MatchedMetrics"],
     Ragged: ["Ragged"],
     Padded: ["Padded"],
+    **{found: ["Sequence", "ObjectSequence"] for found in (Images, Audios, Texts, Distributions, Figures)},
+    ObjectCollection: ["ObjectCollection"],
+    ObjectView: ["ArrayView", "ObjectView"],
+    Record: ["Record"],
     Image: ["Image"],
     Audio: ["Audio"],
     Text: ["Text"],
@@ -208,6 +219,7 @@ SECTIONS_OF_AIMQL = {  # the section of docs/aimql.md, which cells of its tables
     "Names": (0, {"run", *filter(None, names.KINDS.values())}),
     "Runs": (0, set(names.RUN_PROPERTIES)),
     "Metrics": (0, set(names.SEQUENCE_ATTRIBUTES)),
+    "Objects": (0, set(names.OBJECT_ATTRIBUTES)),
     "Functions": (0, set(names.FUNCTIONS)),
     "Methods": (1, set(names.METHODS)),
     "Dates": (1, {part for parts in names.ATTRIBUTES_OF.values() for part in parts}),

@@ -55,6 +55,13 @@ class Recorder:
         epoch: Any = None,
         context: Mapping[str, Any] | None = None,
     ) -> None: ...
+    def track_together(
+        self,
+        entries: Iterable[tuple[str, tuple[str, bool] | None, float, Iterable[bytes] | None]],
+        step: Any = None,
+        epoch: Any = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> None: ...
     def track_columns(
         self, s: SequenceWriter, values: _Buffer, are_ints: bool, steps: _Buffer, epochs: _Buffer, times: _Buffer
     ) -> None: ...

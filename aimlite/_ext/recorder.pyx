@@ -595,30 +595,49 @@ cdef class Recorder:
     def track_objects(self, kind, name, records, count, in_list, step=None, epoch=None, context=None) -> None:
         """Records the objects of one step, all at once. kind: what they are. records: payloads of OBJECT records but for the sequence's number. count: how many objects; in_list:
         whether they were given as a list. Raises as `track`."""
+        if name is None:
+            raise ValueError("track() needs a name: run.track(value, name='loss'), or a dict {name: value}")
+        self.track_together([(name, (kind, bool(in_list)), count, records)], step, epoch, context)
+
+    def track_together(self, entries, step=None, epoch=None, context=None) -> None:
+        """Records what several names get at one step, all at once. entries: (name, None, number, None) of a number; (name, (kind, whether in a list), count, records) of objects, records
+        as in `track_objects`. Raises as `track`."""
         cdef JournalWriter j = self.journal
-        cdef SequenceWriter s
-        cdef Number number
+        cdef list plain = list(entries), found = [], objects = []
+        cdef Py_ssize_t count = len(plain), k = 0
+        cdef Number *numbers
         cdef double at_epoch = 0.0
         cdef int64_t shared = 0
         cdef unsigned char flags = 0
-        number.value = count
-        number.int_bit = <uint32_t>1 << 31 if in_list else 0
-        if name is None:
-            raise ValueError("track() needs a name: run.track(value, name='loss'), or a dict {name: value}")
-        s = self.add(self.names_of(context).by_name, name, context, (kind, bool(in_list)))
-        if step is not None:
-            shared = as_step(step)
-            flags = 1
-        if epoch is not None:
-            at_epoch = as_epoch(epoch)
-            flags |= 2
-        found, payloads = [s], list(records)
-        self.begin()
+        if count == 0:
+            return
+        numbers = <Number *>malloc(count * sizeof(Number))
+        if numbers == NULL:
+            raise MemoryError
         try:
-            self.write_many(found, &number, shared, at_epoch, flags, payloads)
+            for name, kind, value, records in plain:
+                numbers[k] = as_number(value)
+                if kind is None:
+                    found.append(self.find(name, context))
+                else:
+                    numbers[k].int_bit = <uint32_t>1 << 31 if kind[1] else 0
+                    found.append(self.add(self.names_of(context).by_name, name, context, kind))
+                objects.append(None if records is None else list(records))
+                k += 1
+            if step is not None:
+                shared = as_step(step)
+                flags = 1
+            if epoch is not None:
+                at_epoch = as_epoch(epoch)
+                flags |= 2
+            self.begin()
+            try:
+                self.write_many(found, numbers, shared, at_epoch, flags, objects)
+            finally:
+                j.release_buffer()
+                j.release()
         finally:
-            j.release_buffer()
-            j.release()
+            free(numbers)
 
     cdef int begin(self) except -1:
         """Takes the journal's mutex. What follows must not run Python code before it is released."""
@@ -793,7 +812,7 @@ cdef class Recorder:
         return at
 
     cdef int write_many(self, list found, Number *numbers, int64_t shared, double at_epoch, unsigned char flags, list objects=None) except -1:
-        """objects: payloads of OBJECT records, which belong to the one sequence found; their order is theirs alone."""
+        """objects: payloads of OBJECT records of each of the sequences found, None of one of numbers; their order is theirs alone."""
         cdef JournalWriter j = self.journal
         cdef SequenceWriter s
         cdef Py_ssize_t k, count = len(found)
@@ -822,8 +841,15 @@ cdef class Recorder:
         if new:
             j.reserve_sequence(j.sequences + new - 1)
         if objects is not None:
-            s = <SequenceWriter>found[0]
-            at = self.put_objects(objects, j.sequences if new else s.number, at, &index, order)
+            new = 0
+            for k in range(count):
+                s = <SequenceWriter>found[k]
+                number = s.number
+                if s.epoch != j.epoch:
+                    number = j.sequences + new
+                    new += 1
+                if objects[k] is not None:
+                    at = self.put_objects(<list>objects[k], number, at, &index, order)
             if j.offset + at > 0xFFFFFFFF - (1 << 16):
                 raise ValueError(f"the objects of one track() call take less than 4 GiB, not {at} bytes")
         start = at

@@ -155,13 +155,15 @@ class Image(Captioned):
     @property
     def data(self) -> bytes:
         """The file: png, jpeg, webp or gif. Raises ImportError where it is still pixels and Pillow is absent."""
-        header, payload = finish(*self._to_item())
+        return self._file(*self._to_item())
+
+    def _file(self, header: dict[str, Any], payload: bytes) -> bytes:
+        header, payload = finish(header, payload)
         if is_finished(header):
             return payload
         _pillow("the file of an image that was tracked as pixels")
-        raise CorruptionError(
-            f"the pixels of an image are not {self.width} × {self.height} of {header['raw']!r:.20}, or cannot be {self.format}"
-        )
+        raw = f"{header['raw']!r:.20}"
+        raise CorruptionError(f"the pixels of an image are not {self.width} × {self.height} of {raw}, or cannot be {self.format}")
 
     def json(self) -> dict[str, Any]:
         """{'caption', 'format', 'width', 'height'}."""
@@ -170,11 +172,13 @@ class Image(Captioned):
     def to_pil_image(self) -> pillow.Image:
         """A Pillow image; an animated one can be sought through. Colours of 16 bits a channel come as 8 bits, as Pillow has no more:
         `to_numpy` has them all. Raises ImportError without Pillow, CorruptionError for a file that cannot be decoded."""
+        return self._picture(*self._to_item())
+
+    def _picture(self, header: dict[str, Any], payload: bytes) -> pillow.Image:
         library = _pillow("to_pil_image()")
-        header, payload = self._to_item()
         if header.get("raw") in PIXEL_BITS and self.format == "png":
             return _pillow_of(self._raw_pixels(header, payload))
-        data = self.data
+        data = self._file(header, payload)
         try:
             image: pillow.Image = library.open(io.BytesIO(data), formats=(self.format,))
             image.load()
@@ -194,12 +198,12 @@ class Image(Captioned):
             return pixels.to_array(self._raw_pixels(header, payload))
         if self.format == "png":
             try:
-                deep = png16.decode(self.data)
+                deep = png16.decode(self._file(header, payload))
             except ValueError as error:
                 raise CorruptionError(f"a png of {len(payload)} bytes cannot be decoded: {error}") from error
             if deep is not None and deep.shape[2] > 1:
                 return deep
-        return pixels.to_array(_pillow_pixels(self.to_pil_image()))
+        return pixels.to_array(_pillow_pixels(self._picture(header, payload)))
 
     def _raw_pixels(self, header: dict[str, Any], payload: bytes) -> pixels.Pixels:
         found = pixels.Pixels(header["raw"], self.width, self.height, payload)

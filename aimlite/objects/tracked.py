@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from aimlite.errors import CorruptionError
+from aimlite.storage.media import Item
 
 _Tracked = TypeVar("_Tracked", bound="TrackedObject")
 
@@ -22,16 +23,21 @@ class TrackedObject:
 
     _header: dict[str, Any]
     _payload: bytes | None  # None: to be loaded
-    _load: Callable[[], bytes]
+    _load: Callable[[], Item]
 
-    def _to_item(self) -> tuple[dict[str, Any], bytes]:
+    def _to_item(self) -> Item:
         """(header, payload); `_from_item` makes an equal object of them."""
-        return self._header, self._bytes()
+        if self._payload is not None:
+            return self._header, self._payload
+        header, payload = self._load()
+        if "caption" in self._header:
+            header = {**header, "caption": self._header["caption"]}
+        return header, payload
 
     @classmethod
-    def _from_item(cls: type[_Tracked], header: Mapping[str, Any], load: Callable[[], bytes]) -> _Tracked:
-        """The object with this header; `load` is called whenever its payload is looked at. Raises CorruptionError for a header that no
-        object has."""
+    def _from_item(cls: type[_Tracked], header: Mapping[str, Any], load: Callable[[], Item]) -> _Tracked:
+        """The object with this header. `load` is called whenever its payload is looked at, and gives it with the header that it has by
+        then: an unfinished item may be finished. Raises CorruptionError for a header that no object has."""
         for name, kind in cls._fields.items():
             if not isinstance(header.get(name), kind) or (kind is int and header[name] < 0):
                 raise CorruptionError(f"a header of {cls.kind} has {name}={header.get(name)!r:.100}")
@@ -43,7 +49,7 @@ class TrackedObject:
         self._header, self._payload = header, payload
 
     def _bytes(self) -> bytes:
-        return self._load() if self._payload is None else self._payload
+        return self._to_item()[1]
 
     def json(self) -> dict[str, Any]:
         """What can be told of it as JSON."""

@@ -22,7 +22,7 @@ from aimlite.query.plan import Bound, Every, MetricScan, Plan, Scan, Some, Witho
 from aimlite.query.rows import LiveRun, RunRow, SequenceRow, Source
 from aimlite.storage import keys
 from aimlite.storage.points import SUMMARY_DTYPE
-from aimlite.storage.view import View
+from aimlite.storage.view import METRIC, View
 
 _PROBE = 256  # entries of a range that are counted to find the most selective
 _FEW = 1000  # runs that are rather looked at one by one
@@ -58,8 +58,12 @@ class Trace:
 class Query:
     """One execution of a query on a view."""
 
-    def __init__(self, view: View, node: Node | None, timeout_s: float | None, progress: Progress | None = None) -> None:
+    def __init__(
+        self, view: View, node: Node | None, timeout_s: float | None, progress: Progress | None = None, kind: str = METRIC
+    ) -> None:
+        """kind: of the sequences that `sequences` is to find: metrics, or a kind of objects."""
         self.view = view
+        self.kind = kind
         self.node = node
         self.trace = Trace()
         self.source = Source(view)
@@ -275,7 +279,7 @@ class Query:
             if filters.evaluate is None or self._matches(filters.evaluate, Row(self.budget, row, sequence)):
                 yield sequence
 
-    def _of_groups(self, row: RunRow, filters: _SequenceFilters, groups: list[tuple[str, dict[str, Any]]]) -> Iterator[SequenceRow]:
+    def _of_groups(self, row: RunRow, filters: _SequenceFilters, groups: list[tuple[keys.Name, dict[str, Any]]]) -> Iterator[SequenceRow]:
         """As `_of_run`, where it is known which names and contexts may match."""
         if isinstance(row, LiveRun):
             yield from self._of_run(row, filters)
@@ -287,11 +291,16 @@ class Query:
                 if filters.is_by_group or (filters.evaluate and self._matches(filters.evaluate, Row(self.budget, row, sequence))):
                     yield sequence
 
-    def _few_groups(self, filters: _SequenceFilters) -> list[tuple[str, dict[str, Any]]] | None:
+    def _ranges(self, filters: _SequenceFilters) -> list[keys.Range]:
+        """Where the sequences of the names asked for lie."""
+        if filters.names is None:
+            return [keys.metrics() if self.kind == METRIC else keys.objects_of_kind(self.kind)]
+        return [keys.sequences_named(name if self.kind == METRIC else (self.kind, name)) for name in sorted(filters.names)]
+
+    def _few_groups(self, filters: _SequenceFilters) -> list[tuple[keys.Name, dict[str, Any]]] | None:
         """The names and contexts in the tree that may match, in order; None when there are many."""
-        ranges = [keys.metrics()] if filters.names is None else [keys.sequences_named(name) for name in sorted(filters.names)]
         groups, count = [], 0
-        for begin, end in ranges:
+        for begin, end in self._ranges(filters):
             while chunk := next(self.view.tree.scan_keys((begin, end), limit=1), None):
                 name, context, _ = keys.rest(chunk[0], 1)
                 count += 1
@@ -304,11 +313,12 @@ class Query:
 
     def _sequences_of(self, row: RunRow, filters: _SequenceFilters) -> Iterator[SequenceRow]:
         if isinstance(row, LiveRun) or filters.names is None:
-            yield from row.sequences()
+            yield from row.sequences(self.kind)
             return
-        for key, _ in self.view.tree.scan(keys.metrics_of_run(row.hash)):
+        of_run = keys.metrics_of_run(row.hash) if self.kind == METRIC else keys.objects_of_run(row.hash, self.kind)
+        for key, _ in self.view.tree.scan(of_run):
             _, name, context = keys.rest(key, 1)
-            if name in filters.names:
+            if (name if self.kind == METRIC else name[1]) in filters.names:
                 data = self.view.tree.get(keys.sequence(name, context, row.hash))
                 if data is not None:
                     yield SequenceRow(row, name, context, data)
@@ -355,11 +365,11 @@ class Query:
         merged = {run_hash for run_hash in found if run_hash not in self.source.live}
         yield from (run_hash for _, run_hash in _merged_orders(self._by_creation(merged), sorted(live, reverse=True)))
 
-    def _groups(self, filters: _SequenceFilters) -> Iterator[tuple[str, dict[str, Any], list[bytes], list[bytes]]]:
+    def _groups(self, filters: _SequenceFilters) -> Iterator[tuple[keys.Name, dict[str, Any], list[bytes], list[bytes]]]:
         """(name, context, keys, summaries) in pieces of one name and context. Groups that no sequence of can match are leapt over."""
-        ranges = [keys.metrics()] if filters.names is None else [keys.sequences_named(name) for name in sorted(filters.names)]
-        for begin, end in ranges:
-            prefix, chosen, name = b"", False, ""
+        for begin, end in self._ranges(filters):
+            prefix, chosen = b"", False
+            name: keys.Name = ""
             context: dict[str, Any] = {}
             scan = self.view.tree.scan_chunks((begin, end))
             while found := next(scan, None):
@@ -422,7 +432,7 @@ class _SequenceFilters:
         self.is_by_group = not rest and not self._columns
         self.evaluate = compiled(And(0, 0, tuple(nodes))) if nodes else None
 
-    def takes(self, query: Query, name: str, context: dict[str, Any]) -> bool:
+    def takes(self, query: Query, name: keys.Name, context: dict[str, Any]) -> bool:
         """Whether sequences of this name and context may match."""
         if not self._of_groups:
             return True
@@ -445,7 +455,7 @@ class _Group(SequenceRow):
 
     __slots__ = ()
 
-    def __init__(self, name: str, context: dict[str, Any]) -> None:
+    def __init__(self, name: keys.Name, context: dict[str, Any]) -> None:
         self._name = name
         self._context = context
 

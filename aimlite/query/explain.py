@@ -13,7 +13,7 @@ from aimlite.query.nodes import Attribute, Call, Item, Node
 from aimlite.query.plan import is_about_runs, unbound
 from aimlite.storage import keys, params
 from aimlite.storage.params import Blobs
-from aimlite.storage.view import View
+from aimlite.storage.view import METRIC, View
 
 _MOST_PATHS = 1000
 
@@ -154,18 +154,19 @@ def _example_type(view: View, path: keys.Path) -> type:
     return type(None)
 
 
-def sequence_names(view: View) -> list[tuple[str, dict[str, object]]]:
-    """(name, context) of all metrics, each once, in the tree's order; as `param_paths` otherwise."""
+def sequence_names(view: View, kind: str = METRIC) -> list[tuple[str, dict[str, object]]]:
+    """(name, context) of all metrics, or of all sequences of a kind of objects, each once, in the tree's order; as `param_paths`
+    otherwise."""
     found: dict[bytes, tuple[str, dict[str, object]]] = {}
-    begin, end = keys.metrics()
+    begin, end = keys.metrics() if kind == METRIC else keys.objects_of_kind(kind)
     while True:
         entry = _first(view, (begin, end))
         if entry is None:
             break
         name, context, _ = keys.rest(entry[0], 1)
-        found[keys.packed_sequence(name, context)] = name, context
+        found[keys.packed_sequence(name, context)] = name if kind == METRIC else name[1], context
         begin = keys.behind(keys.sequences_of(name, context))
     for run_hash in view.unmerged_runs():
-        for sequence in view.sequences(run_hash):
+        for sequence in view.sequences(run_hash, kind):
             found.setdefault(sequence.packed, (sequence.name, sequence.context))
     return [found[packed] for packed in sorted(found)]

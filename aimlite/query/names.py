@@ -32,6 +32,7 @@ RUN_PROPERTIES = (
     *("creation_time", "created_at", "updated_at", "end_time", "finalized_at", "duration", "error"),
 )
 SEQUENCE_ATTRIBUTES = ("name", "context", "run", "last", "first", "min", "max", "last_step", "first_step", "count", "dtype")
+OBJECT_ATTRIBUTES = ("name", "context", "run", "last_step", "first_step", "count")
 SEQUENCE_NUMBERS = ("last", "first", "min", "max", "last_step", "first_step", "count")
 REFUSED_NAMES = {
     name: f"{name} is not part of AimQL: a query reaches only the values it names"

@@ -24,6 +24,7 @@ from aimlite.query.names import (
     KINDS,
     METHODS,
     MODULES,
+    OBJECT_ATTRIBUTES,
     REFUSED_NAMES,
     SEQUENCE_ATTRIBUTES,
 )
@@ -507,8 +508,10 @@ class _Checker:
 
     def _check_attribute(self, node: Attribute) -> None:
         self._refuse_dunder(node.name, node)
-        if isinstance(node.of, Name) and node.of.id == self._bound and node.name not in SEQUENCE_ATTRIBUTES:
-            raise self._error(f"a {self._bound} has no {node.name!r}{_suggestion(node.name, SEQUENCE_ATTRIBUTES)}", node)
+        known = SEQUENCE_ATTRIBUTES if self._kind == "metrics" else OBJECT_ATTRIBUTES
+        if isinstance(node.of, Name) and node.of.id == self._bound and node.name not in known:
+            what = "a metric has" if self._kind == "metrics" else f"{self._bound} have"
+            raise self._error(f"{what} no {node.name!r}{_suggestion(node.name, known)}", node)
 
     def _check_module_attribute(self, node: Attribute, module: str) -> None:
         if node.name not in MODULES[module].constants:

@@ -17,7 +17,7 @@ from aimlite.query.names import SEQUENCE_NUMBERS
 from aimlite.storage import keys, params
 from aimlite.storage.points import FLOATS, INTS, Summary, decode_summary
 from aimlite.storage.runs import RunState, WriterEntry, decode_writer_entry, derive_state, error_in, is_stalled, notes_in, tags_in
-from aimlite.storage.view import SequenceId, View
+from aimlite.storage.view import METRIC, SequenceId, View, sequence_id
 
 _EPOCH = dt.datetime(1970, 1, 1)
 _INDEXED = {"experiment": "experiment", "path": "experiment", "status": "status", "archived": "archived"}
@@ -159,12 +159,12 @@ class RunRow:
         summary = self._read_summary(name, plain)
         return None if summary is None else SequenceRow(self, name, plain, summary)
 
-    def sequences(self) -> list[SequenceRow]:
+    def sequences(self, kind: str = METRIC) -> list[SequenceRow]:
         view, found = self._source.view, []
-        for sequence in view.sequences(self.hash):
+        for sequence in view.sequences(self.hash, kind):
             summary = view.summary(sequence)
             if summary is not None:
-                found.append(SequenceRow(self, sequence.name, sequence.context, summary))
+                found.append(SequenceRow(self, sequence.key_name, sequence.context, summary))
         return found
 
     def _read_summary(self, name: str, context: dict[str, Any]) -> Summary | bytes | None:
@@ -238,11 +238,11 @@ class LiveRun(RunRow):
 
 
 class SequenceRow:
-    """A sequence with its summary, which is decoded when it is asked for."""
+    """A sequence with its summary, which is decoded when it is asked for. name: as it stands in keys."""
 
     __slots__ = ("_context", "_data", "_name", "run")
 
-    def __init__(self, run: RunRow, name: str, context: dict[str, Any], summary: Summary | bytes) -> None:
+    def __init__(self, run: RunRow, name: keys.Name, context: dict[str, Any], summary: Summary | bytes) -> None:
         self.run = run
         self._data = summary
         self._name = name
@@ -258,7 +258,7 @@ class SequenceRow:
         if name in SEQUENCE_NUMBERS:
             return getattr(self.summary, _FIELDS.get(name, name))
         if name == "name":
-            return self._name
+            return self._name if isinstance(self._name, str) else self._name[1]
         if name == "context":
             return _listed(self._context)
         if name == "run":
@@ -269,7 +269,7 @@ class SequenceRow:
 
     @property
     def identity(self) -> SequenceId:
-        return SequenceId(self.run.hash, self._name, self._context, keys.packed_sequence(self._name, self._context))
+        return sequence_id(self.run.hash, self._name, self._context)
 
 
 _FIELDS = {"min": "minimum", "max": "maximum"}

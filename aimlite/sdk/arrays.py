@@ -121,7 +121,7 @@ class ArrayView:
             steps, column = self._range(step, step + 1)
             if not len(steps):
                 raise KeyError(f"{self._sequence.name!r} has no point at step {step}")
-            return column[-1].item()
+            return self._one(column, -1)
         stride = 1 if index.step is None else plain_step(index.step)
         if stride < 1:
             raise ValueError(f"a slice of steps has a positive stride, not {stride}")
@@ -148,7 +148,7 @@ class ArrayView:
 
     def _end(self, at: int) -> tuple[int, Any]:
         summary = None if self._in_memory() else self._summary()
-        if summary is not None and self._column != "epoch":
+        if summary is not None and self._column not in ("epoch", "object"):
             step = summary.first_step if at == 0 else summary.last_step
             time_us = summary.first_time if at == 0 else summary.last_time
             value = summary.first if at == 0 else summary.last
@@ -160,7 +160,10 @@ class ArrayView:
             steps, column = self._load()
         if not len(steps):
             raise IndexError(f"{self._sequence.name!r} has no points")
-        return int(steps[at]), column[at].item()
+        return int(steps[at]), self._one(column, at)
+
+    def _one(self, column: Column, at: int) -> Any:
+        return column[at].item()
 
     def _in_memory(self) -> bool:
         return self._loaded is not None or self._sequence._points is not None

@@ -18,10 +18,11 @@ from aimlite.query.explain import lines, unknown_params
 from aimlite.query.parse import parse
 from aimlite.query.rows import LiveRun, RunRow, SequenceRow
 from aimlite.sdk.metric import Metric, MetricCollection
+from aimlite.sdk.object_sequences import ObjectCollection, ObjectSequence, of_id
 from aimlite.sdk.report import QueryReportMode
 from aimlite.sdk.run import Run
 from aimlite.storage.points import Summary
-from aimlite.storage.view import SequenceId, View
+from aimlite.storage.view import METRIC, SequenceId, View
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +83,7 @@ class _Collection:
 
         options = self._options
         with _Bar(options.report_mode) as progress:
-            execution = Query(view, self._node, options.timeout, progress)
+            execution = Query(view, self._node, options.timeout, progress, METRIC if self._kind in ("runs", "metrics") else self._kind)
             rows: Iterator[Any] = self._matching(execution)
             if self._order is None:
                 found = list(islice(rows, options.limit))
@@ -236,15 +237,33 @@ class QueryMetricCollection(_Collection):
         return Padded(metrics, counts, all_steps, all_values)
 
 
-class QueryObjectCollection(QueryMetricCollection):
-    """Sequences of objects that match. This version records none, so there are none; the query is checked all the same."""
+class QueryObjectCollection(_Collection):
+    """The sequences of objects of a kind that a query matches, by run, newest first unless ordered otherwise. `iter()` and direct iteration
+    give a sequence each (`Images`, `Audios`, …), `iter_runs()` a collection for each run."""
 
     def __init__(self, repo: Repo, query: str, options: Options, kind: str) -> None:
         self._kind = kind
         super().__init__(repo, query, options)
 
     def _matching(self, execution: Query) -> Iterator[SequenceRow]:
-        return iter(())
+        return execution.sequences()
+
+    def iter(self) -> Iterator[Any]:
+        return self._reported(self._sequences())
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.iter()
+
+    def iter_runs(self) -> Iterator[Any]:
+        by_run: dict[str, list[ObjectSequence]] = {}
+        for sequence in self._sequences():
+            by_run.setdefault(sequence.run.hash, []).append(sequence)
+        return self._reported([ObjectCollection(found[0].run, found) for found in by_run.values()])
+
+    def _sequences(self) -> list[ObjectSequence]:
+        runs: dict[str, Run] = {}
+        rows = self._found()
+        return [of_id(runs.setdefault(row.run.hash, Run._existing(row.run.hash, self._repo)), row.identity) for row in rows]
 
 
 class MatchedMetrics(MetricCollection):

@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from copy import copy
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -186,30 +187,75 @@ class Repo(RepoTrash):
 
         return QueryMetricCollection(self, query, _options(order_by, descending, limit, timeout, report_mode))
 
-    def query_images(self, query: str = "", report_mode: QueryReportMode = QueryReportMode.PROGRESS_BAR) -> QueryObjectCollection:
-        """The sequences of images that a query matches; none, as this version records none."""
-        return self._query_objects("images", query, report_mode)
+    def query_images(
+        self,
+        query: str = "",
+        report_mode: QueryReportMode = QueryReportMode.PROGRESS_BAR,
+        *,
+        order_by: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        timeout: float | None = 10.0,
+    ) -> QueryObjectCollection:
+        """The sequences of images that an AimQL query matches. Arguments and errors as those of `query_runs`."""
+        return self._query_objects("images", query, _options(order_by, descending, limit, timeout, report_mode))
 
-    def query_audios(self, query: str = "", report_mode: QueryReportMode = QueryReportMode.PROGRESS_BAR) -> QueryObjectCollection:
-        """As `query_images`."""
-        return self._query_objects("audios", query, report_mode)
+    def query_audios(
+        self,
+        query: str = "",
+        report_mode: QueryReportMode = QueryReportMode.PROGRESS_BAR,
+        *,
+        order_by: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        timeout: float | None = 10.0,
+    ) -> QueryObjectCollection:
+        """The sequences of audios, as `query_images`."""
+        return self._query_objects("audios", query, _options(order_by, descending, limit, timeout, report_mode))
 
-    def query_texts(self, query: str = "", report_mode: QueryReportMode = QueryReportMode.PROGRESS_BAR) -> QueryObjectCollection:
-        """As `query_images`."""
-        return self._query_objects("texts", query, report_mode)
+    def query_texts(
+        self,
+        query: str = "",
+        report_mode: QueryReportMode = QueryReportMode.PROGRESS_BAR,
+        *,
+        order_by: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        timeout: float | None = 10.0,
+    ) -> QueryObjectCollection:
+        """The sequences of texts, as `query_images`."""
+        return self._query_objects("texts", query, _options(order_by, descending, limit, timeout, report_mode))
 
-    def query_figure_objects(self, query: str = "", report_mode: QueryReportMode = QueryReportMode.PROGRESS_BAR) -> QueryObjectCollection:
-        """As `query_images`."""
-        return self._query_objects("figures", query, report_mode)
+    def query_figure_objects(
+        self,
+        query: str = "",
+        report_mode: QueryReportMode = QueryReportMode.PROGRESS_BAR,
+        *,
+        order_by: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        timeout: float | None = 10.0,
+    ) -> QueryObjectCollection:
+        """The sequences of figures, as `query_images`."""
+        return self._query_objects("figures", query, _options(order_by, descending, limit, timeout, report_mode))
 
-    def query_distributions(self, query: str = "", report_mode: QueryReportMode = QueryReportMode.PROGRESS_BAR) -> QueryObjectCollection:
-        """As `query_images`."""
-        return self._query_objects("distributions", query, report_mode)
+    def query_distributions(
+        self,
+        query: str = "",
+        report_mode: QueryReportMode = QueryReportMode.PROGRESS_BAR,
+        *,
+        order_by: str | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+        timeout: float | None = 10.0,
+    ) -> QueryObjectCollection:
+        """The sequences of distributions, as `query_images`."""
+        return self._query_objects("distributions", query, _options(order_by, descending, limit, timeout, report_mode))
 
-    def _query_objects(self, kind: str, query: str, report_mode: QueryReportMode) -> QueryObjectCollection:
+    def _query_objects(self, kind: str, query: str, options: Options) -> QueryObjectCollection:
         from aimlite.sdk.queries import QueryObjectCollection
 
-        return QueryObjectCollection(self, query, _options(None, False, None, 10.0, report_mode), kind)
+        return QueryObjectCollection(self, query, options, kind)
 
     def explain(self, query: str = "", kind: str = "runs", timeout: float | None = 10.0) -> str:
         """Runs a query and tells how: the ranges of the index, estimated and actual rows, times, what was left to evaluate. kind: 'runs'
@@ -232,9 +278,9 @@ class Repo(RepoTrash):
 
         wanted = checked_types(sequence_types)
         found: dict[str, dict[str, list[dict[str, Any]]]] = {kind: {} for kind in wanted}
-        if "metric" in found:
-            for name, context in self._reader.read(sequence_names):
-                found["metric"].setdefault(name, []).append(Context(context).to_dict())
+        for kind, contexts in found.items():
+            for name, context in self._reader.read(partial(sequence_names, kind=kind)):
+                contexts.setdefault(name, []).append(Context(context).to_dict())
         return found
 
     def tags(self) -> list[Tag]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from aimlite.sdk.metric import Metric, MetricCollection
+    from aimlite.sdk.object_sequences import Audios, Distributions, Figures, Images, Texts
     from aimlite.storage.runs import RunState
     from aimlite.storage.view import View
 
@@ -192,7 +193,11 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, Tracking):
         self, value: Any, name: str | None, step: Any, epoch: Any, context: Mapping[str, Any] | None, error: TypeError
     ) -> None:
         """What `track` calls for a value that is no number, or a dict with such a value; nothing has been written. error: says which."""
-        raise error
+        from aimlite.sdk import tracking
+
+        recorder = self._writable()
+        if not tracking.track(recorder, self.repo._layout.blobs, value, name, step, epoch, context):
+            raise error
 
     def track_columns(
         self, name: str, values: Any, steps: Any = None, epochs: Any = None, times: Any = None, context: Mapping[str, Any] | None = None
@@ -309,21 +314,61 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, Tracking):
         metric = Metric(name, context, self)
         return metric if self.repo._reader.read(lambda view: view.has_points(metric._id)) else None
 
+    def get_image_sequence(self, name: str, context: Mapping[str, Any] | None = None) -> Images | None:
+        """The images of this name and context (None is {}), or None when there are none."""
+        from aimlite.sdk.object_sequences import Images, existing
+
+        return existing(Images, name, context, self)
+
+    def get_audio_sequence(self, name: str, context: Mapping[str, Any] | None = None) -> Audios | None:
+        """As `get_image_sequence`."""
+        from aimlite.sdk.object_sequences import Audios, existing
+
+        return existing(Audios, name, context, self)
+
+    def get_text_sequence(self, name: str, context: Mapping[str, Any] | None = None) -> Texts | None:
+        """As `get_image_sequence`."""
+        from aimlite.sdk.object_sequences import Texts, existing
+
+        return existing(Texts, name, context, self)
+
+    def get_distribution_sequence(self, name: str, context: Mapping[str, Any] | None = None) -> Distributions | None:
+        """As `get_image_sequence`."""
+        from aimlite.sdk.object_sequences import Distributions, existing
+
+        return existing(Distributions, name, context, self)
+
+    def get_figure_sequence(self, name: str, context: Mapping[str, Any] | None = None) -> Figures | None:
+        """As `get_image_sequence`."""
+        from aimlite.sdk.object_sequences import Figures, existing
+
+        return existing(Figures, name, context, self)
+
     def iter_metrics_info(self) -> Iterator[tuple[str, dict[str, Any], Run]]:
         """(name, context, this run) of each metric."""
         return ((metric.name, metric.context.to_dict(), self) for metric in self.metrics())
 
     def iter_sequence_info_by_type(self, dtypes: str | Iterable[str]) -> Iterator[tuple[str, dict[str, Any], Run]]:
         """(name, context, this run) of each sequence of the types named. Raises ValueError for a type that there is not."""
-        return self.iter_metrics_info() if "metric" in checked_types(dtypes) else iter(())
+        from aimlite.sdk.object_sequences import sequences_of
+
+        for kind in checked_types(dtypes):
+            found = self.metrics() if kind == "metric" else sequences_of(self, kind)
+            yield from ((sequence.name, sequence.context.to_dict(), self) for sequence in found)
 
     def collect_sequence_info(self, sequence_types: str | Iterable[str], skip_last_value: bool = False) -> dict[str, list[dict[str, Any]]]:
         """{type: [{'name', 'context', 'values': {'dtype', 'first', 'first_step', 'last', 'last_step', 'min', 'max', 'count'}}]} for each
-        type named. Raises ValueError for a type that there is not."""
+        type named; of objects 'values' is {'dtype', 'first_step', 'last_step', 'count', 'record_length'}. Raises ValueError for a type that
+        there is not."""
         from aimlite.sdk.metric import summary_info
+        from aimlite.sdk.object_sequences import info, sequences_of
 
-        held = {"metric": self.metrics()}
-        return {kind: [summary_info(metric, skip_last_value) for metric in held.get(kind, ())] for kind in checked_types(sequence_types)}
+        return {
+            kind: [summary_info(metric, skip_last_value) for metric in self.metrics()]
+            if kind == "metric"
+            else [info(sequence, skip_last_value) for sequence in sequences_of(self, kind)]
+            for kind in checked_types(sequence_types)
+        }
 
     def dataframe(self, include_props: bool = True, include_params: bool = True) -> pd.DataFrame:
         """One row: hash, properties, and a column for each param, its path joined by dots. Needs pandas."""

@@ -173,22 +173,23 @@ def _missing_blobs(view: View) -> Iterator[tuple[bytes, str, str]]:
             if is_blob_missing(view.layout.blobs, digest):
                 what = "a file archived as" if isinstance(value, params.Blobs) else "param"
                 yield digest, run_hash, f"{what} {list(path)}"
-    for run_hash, name, item in _items(view):
-        if isinstance(item.content, params.Blob) and item.size >= BLOB_BYTES and is_blob_missing(view.layout.blobs, item.content.digest):
+    for run_hash, name, item in _items_in_blobs(view):
+        if isinstance(item.content, params.Blob) and is_blob_missing(view.layout.blobs, item.content.digest):
             yield item.content.digest, run_hash, f"an object of {name!r}"
 
 
-def _items(view: View) -> Iterator[tuple[str, str, Item]]:
-    """(run, name of the sequence, item) of all objects of the tree and the journals."""
+def _items_in_blobs(view: View) -> Iterator[tuple[str, str, Item]]:
+    """(run, name of the sequence, item) of all objects of the tree and the journals whose contents are blobs."""
     for (run_hash, name, *_), data in _space(view.tree, keys.OBJECT):
-        yield from ((run_hash, name[1], item) for item in decode_items(data))
+        yield from ((run_hash, name[1], item) for item in decode_items(data) if item.size >= BLOB_BYTES)
     for segment in view.segments:
         for run_hash in segment.run_hashes():
             run = segment.run(run_hash)
             for record in run.sequences if run is not None and not segment.is_damaged else ():
                 for found in record.objects:
                     if found.offset < segment.limit:
-                        yield from ((run_hash, record.name[1], item) for item in found.items())
+                        places = found.places()
+                        yield from ((run_hash, record.name[1], item) for item, place in places if item.size >= BLOB_BYTES and not place)
 
 
 def _leaves(view: View) -> Iterator[tuple[str, keys.Path, Any]]:

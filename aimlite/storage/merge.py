@@ -386,7 +386,7 @@ class BatchBuilder:
         if isinstance(held, params.Blob) and place:
             beside = read_content(path, place, held)
         if not is_finished(item.header):
-            raw = held if isinstance(held, bytes) else beside or get_blob(self._blobs, held.digest)
+            raw = held if isinstance(held, bytes) else beside or self._blob(held)
             if raw is not None:
                 header, content = finish(item.header, raw)
                 item, beside = stored_item(header, content, self._blobs, len(content) < BLOB_BYTES)
@@ -395,6 +395,13 @@ class BatchBuilder:
                 self.writes[keys.content(item.content.digest)] = beside
             self.writes[keys.reference(item.content.digest, run_hash)] = b""
         return item
+
+    def _blob(self, held: params.Blob) -> bytes | None:
+        """The content of a blob; None of one that is damaged or gone, which is no reason not to merge: `check` tells of it."""
+        try:
+            return get_blob(self._blobs, held.digest)
+        except CorruptionError:
+            return None
 
     # -- points ----
 

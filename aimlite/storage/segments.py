@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -446,6 +447,17 @@ class SegmentView:
         records = [found for record in run.by_key.get(packed, ()) for found in record.objects if found.offset < self.limit]
         self.demand_intact()
         return records
+
+    def objects_at(self, run: SegmentRun, packed: bytes, order: int) -> list[ObjectRecord]:
+        """Those of the point with this order."""
+        found = []
+        for record in run.by_key.get(packed, ()):
+            at = bisect_left(record.objects, order, key=lambda each: each.order)
+            while at < len(record.objects) and record.objects[at].order == order and record.objects[at].offset < self.limit:
+                found.append(record.objects[at])
+                at += 1
+        self.demand_intact()
+        return found
 
     def points(self, run: SegmentRun, packed: bytes) -> Points:
         parts = [self.segment.points(record, self.limit) for record in run.by_key.get(packed, ()) if record.offset < self.limit]

@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -479,17 +479,20 @@ class View:
 
     def objects(self, sequence: SequenceId, points: Points) -> list[list[Item]]:
         """The items of each of some resolved points of a sequence of objects. Contents are not read."""
-        fresh = {
-            (segment.segment.writer, order): [item for record in records for item in record.items()]
-            for segment, order, records in self._unmerged_objects(sequence)
-        }
         stamps = list(zip(points["order"].tolist(), points["writer"].tolist(), strict=True))
         merged: dict[tuple[int, int], bytes] = {}
         if len(stamps) > _MANY_OBJECTS:
             for key, value in self.tree.scan(keys.objects_of(sequence.run, sequence.key_name, sequence.context)):
                 order, writer = unpack(key, 1)[3:]
                 merged[order, writer] = value
-        return [fresh.get((writer, order)) or self._merged_items(sequence, order, writer, merged) for order, writer in stamps]
+        found = []
+        for order, writer in stamps:
+            _, records = (None, None) if (order, writer) in merged else self._unmerged_records(sequence, order, writer)
+            if records:
+                found.append([item for record in records for item in record.items()])
+            else:
+                found.append(self._merged_items(sequence, order, writer, merged))
+        return found
 
     def _merged_items(self, sequence: SequenceId, order: int, writer: int, known: dict[tuple[int, int], bytes]) -> list[Item]:
         data = known.get((order, writer)) or self.tree.get(keys.object_at(sequence.run, sequence.key_name, sequence.context, order, writer))
@@ -497,30 +500,35 @@ class View:
             raise CorruptionError(f"an object of {sequence.name!r} of run {sequence.run} is missing", self.layout.tree)
         return decode_items(data)
 
-    def _unmerged_objects(self, sequence: SequenceId) -> Iterator[tuple[SegmentView, int, list[ObjectRecord]]]:
-        """(segment, order, records) of each step of a sequence that the journals hold."""
+    def _unmerged_records(self, sequence: SequenceId, order: int, writer: int) -> tuple[SegmentView | None, list[ObjectRecord]]:
+        """(segment, records) of the objects of one point; no records where the journals do not hold them."""
         for segment, run in self._intact(sequence.run):
-            for order, records in groupby(segment.objects(run, sequence.packed), key=lambda record: record.order):
-                yield segment, order, list(records)
+            if segment.segment.writer == writer and (records := segment.objects_at(run, sequence.packed, order)):
+                return segment, records
+        return None, []
 
-    def object(self, sequence: SequenceId, order: int, writer: int, index: int) -> tuple[dict[str, Any], bytes]:
-        """(header, content) of one object in its final form; order and writer are those of its point. Raises CorruptionError where the
-        content is not what was stored, KeyError when another has replaced it."""
-        for segment, at, records in self._unmerged_objects(sequence):
-            if at == order and segment.segment.writer == writer:
-                item, place = [found for record in records for found in record.places()][index]
-                if not place:
-                    return finish(item.header, self._content(item))
-                assert isinstance(item.content, params.Blob)
-                try:
-                    return finish(item.header, read_content(segment.segment.path, place, item.content))
-                except FileNotFoundError as error:  # merged since
-                    raise TreeMoved(str(error)) from None
+    def object(self, sequence: SequenceId, order: int, writer: int, index: int, finished: bool = True) -> tuple[dict[str, Any], bytes]:
+        """(header, content) of one object; order and writer are those of its point. finished: in its final form, else as it is kept by now.
+        Raises CorruptionError where the content is not what was stored, KeyError when another has replaced it."""
+        header, content = self._object(sequence, order, writer, index)
+        return finish(header, content) if finished else (header, content)
+
+    def _object(self, sequence: SequenceId, order: int, writer: int, index: int) -> tuple[dict[str, Any], bytes]:
+        segment, records = self._unmerged_records(sequence, order, writer)
+        if segment is not None:
+            item, place = [found for record in records for found in record.places()][index]
+            if not place:
+                return item.header, self._content(item)
+            assert isinstance(item.content, params.Blob)
+            try:
+                return item.header, read_content(segment.segment.path, place, item.content)
+            except FileNotFoundError as error:  # merged since
+                raise TreeMoved(str(error)) from None
         data = self.tree.get(keys.object_at(sequence.run, sequence.key_name, sequence.context, order, writer))
         if data is None:
             raise KeyError(f"an object of {sequence.name!r} of run {sequence.run}: another was tracked in its place")
         item = decode_items(data)[index]
-        return finish(item.header, self._content(item))
+        return item.header, self._content(item)
 
     def _content(self, item: Item) -> bytes:
         held = item.content

@@ -17,7 +17,7 @@ Tracked = TypeVar("Tracked", bound=TrackedObject)
 
 def unfinished(given: Tracked) -> Tracked:
     header, payload = given._to_item()
-    return type(given)._from_item(msgpack.unpackb(msgpack.packb(header)), lambda: payload)
+    return type(given)._from_item(msgpack.unpackb(msgpack.packb(header)), lambda: (header, payload))
 
 
 def finished(given: Tracked) -> Tracked:
@@ -25,4 +25,4 @@ def finished(given: Tracked) -> Tracked:
     assert is_finished(header)
     assert finish(header, payload) == (header, payload)
     assert finish(*given._to_item()) == (header, payload)  # it is the same each time
-    return type(given)._from_item(msgpack.unpackb(msgpack.packb(header)), lambda: payload)
+    return type(given)._from_item(msgpack.unpackb(msgpack.packb(header)), lambda: (header, payload))

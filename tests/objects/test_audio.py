@@ -57,7 +57,7 @@ def test_flac_keeps_integers_of_24_bits(data: Any, dtype: str, shape: Any) -> No
 
 def lazily(audio: Audio) -> tuple[dict[str, Any], Any]:
     header, payload = audio._to_item()
-    return header, lambda: payload
+    return header, lambda: (header, payload)
 
 
 @few
@@ -231,14 +231,18 @@ def test_equality() -> None:
 
 def test_items_that_do_not_fit_are_corrupt() -> None:
     for form in ("wav", "flac", "mp3"):
-        audio = Audio._from_item({"format": form, "rate": 8000, "channels": 1, "dtype": "float32"}, lambda: b"RIFF....WAVE")
+        audio = read({"format": form, "rate": 8000, "channels": 1, "dtype": "float32"}, b"RIFF....WAVE")
         with pytest.raises(CorruptionError):
             audio.to_numpy()
-    audio = Audio._from_item({"format": "flac", "rate": 8000, "channels": 1, "raw": "wav"}, lambda: b"no")
+    audio = read({"format": "flac", "rate": 8000, "channels": 1, "raw": "wav"}, b"no")
     with pytest.raises(CorruptionError):
         audio.get()
     with pytest.raises(CorruptionError):
-        Audio._from_item({"format": "wav", "rate": "fast", "channels": 1}, bytes)
+        read({"format": "wav", "rate": "fast", "channels": 1}, b"")
+
+
+def read(header: dict[str, Any], payload: bytes) -> Audio:
+    return Audio._from_item(header, lambda: (header, payload))
 
 
 def test_without_soundfile(monkeypatch: pytest.MonkeyPatch) -> None:

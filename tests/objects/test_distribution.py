@@ -152,7 +152,7 @@ def test_weights_take_as_few_bytes_as_they_can() -> None:
 def test_items_that_do_not_fit_are_corrupt(change: dict[str, Any]) -> None:
     header, payload = Distribution([1, 2])._to_item()
     with pytest.raises(CorruptionError):
-        _ = Distribution._from_item({**header, **change}, lambda: payload).weights
+        _ = Distribution._from_item({**header, **change}, lambda: ({**header, **change}, payload)).weights
 
 
 def test_equality() -> None:

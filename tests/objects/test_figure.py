@@ -129,7 +129,9 @@ def test_what_runs_or_reaches_out_is_taken_out_of_an_svg(part: str) -> None:
     assert b"alert" not in cleaned
     assert b"<circle" in cleaned
     assert inert(cleaned) == cleaned
-    read = Figure._from_item({"format": "matplotlib", "parts": [["svg", len(svg)]]}, svg.encode)  # somebody wrote it into a repo
+    read = Figure._from_item(
+        {"format": "matplotlib", "parts": [["svg", len(svg)]]}, lambda: ({}, svg.encode())
+    )  # somebody wrote it into a repo
     assert b"alert" not in read.svg
 
 
@@ -163,6 +165,6 @@ def test_what_is_no_svg(given: bytes) -> None:
     ],
 )
 def test_items_that_do_not_fit_are_corrupt(header: dict[str, Any], payload: bytes) -> None:
-    figure = Figure._from_item(header, lambda: payload)
+    figure = Figure._from_item(header, lambda: (header, payload))
     with pytest.raises(CorruptionError):
         figure.to_plotly_figure()

@@ -376,7 +376,7 @@ def test_batches() -> None:
 )
 def test_headers_that_no_image_has(header: dict[str, Any]) -> None:
     with pytest.raises(CorruptionError):
-        Image._from_item(header, bytes)
+        Image._from_item(header, lambda: (header, b""))
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_items_that_do_not_fit_are_corrupt_and_stop_no_merge(header: dict[str, A
 
     whole = {"format": "png", "width": 5, "height": 4, **header}
     finish(whole, b"too short")
-    image = Image._from_item(whole, lambda: b"too short")
+    image = Image._from_item(whole, lambda: (whole, b"too short"))
     with pytest.raises(CorruptionError):
         image.to_pil_image()
     with pytest.raises(CorruptionError):
@@ -399,7 +399,7 @@ def test_payloads_are_loaded_when_they_are_looked_at() -> None:
     image = Image(np.zeros((5, 6), "u1"), caption="dark")
     header, payload = image._to_item()
     loads: list[int] = []
-    read = Image._from_item(header, lambda: (loads.append(1), payload)[1])
+    read = Image._from_item(header, lambda: (loads.append(1), (header, payload))[1])
     assert (read.caption, read.size, read.format, repr(read)) == ("dark", (6, 5), "png", repr(image))
     assert not loads
     read.to_numpy()

@@ -49,4 +49,4 @@ def test_of_a_subclass_the_text() -> None:
 
 def test_what_is_no_utf8_is_corrupt() -> None:
     with pytest.raises(CorruptionError):
-        _ = Text._from_item({"length": 3}, lambda: b"\xff\xfe\xfd").data
+        _ = Text._from_item({"length": 3}, lambda: ({}, b"\xff\xfe\xfd")).data

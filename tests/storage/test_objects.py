@@ -270,7 +270,7 @@ stored = st.lists(st.tuples(headers, st.binary(max_size=20) | st.binary(min_size
 
 @given(stored)
 def test_records_round_trip(tmp_path_factory: pytest.TempPathFactory, items: list[tuple[dict[str, Any], bytes]]) -> None:
-    [payload] = object_records(items, tmp_path_factory.getbasetemp())
+    [payload] = object_records(items, tmp_path_factory.getbasetemp(), {})
     number, record = decode_object_record(100, 7, (9).to_bytes(4, "little") + payload)
     assert number == 9
     assert [(item.header, item.size) for item in record.items()] == [(header, len(data)) for header, data in items]
