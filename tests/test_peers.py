@@ -111,7 +111,7 @@ def test_a_write_that_may_be_lost_is_marked_beside_a_safe_one() -> None:
     text = report.markdown(columns, {"rounds": 3, "date": "today", "CPU": "some; load 9", "warnings": []})
     lines = text.splitlines()
     assert "| a value with name, step and context, µs | 1.00 | 50.0 (50×)† | 9,000 (100×)‡ | not offered [1] |" in lines
-    assert "| reading one metric, ms | 1.00 | 3.00 | – | – |" in lines
+    assert "| reading one metric, µs/point | 1.00 | 3.00 | – | – |" in lines
     assert "| **survives SIGKILL** | yes (1,000 of 1,000) | **no** (990 of 1,000 kept) | yes (1,000 of 1,000) | – |" in lines
     assert "| **survives power loss** | no (0 syncs in 20 calls) | no (0 syncs in 20 calls) | yes (41 syncs in 20 calls) | – |" in lines
     assert any(line.startswith("† An unsafe write beside a safe one: what hasty took") for line in lines)

@@ -253,8 +253,8 @@ def read(peer_class: Any, given: dict[str, Any]) -> dict[str, Any]:
     many = peer_class(os.path.join(given["path"], "many"), given)
     small = peer_class(os.path.join(given["path"], "small"), given)
     matching = sum(lr_of(number) == lr_of(0) for number in range(given["sizes"].get("small_runs", 0)))
-    measured.take("read", lambda: 1e3 * checked(lambda: long.read(given["long_hash"]), n))
-    measured.take("read_all", lambda: 1e3 * checked(many.read_all, runs * POINTS_PER_RUN))
+    measured.take("read", lambda: 1e6 * checked(lambda: long.read(given["long_hash"]), n) / n)
+    measured.take("read_all", lambda: 1e3 * checked(many.read_all, runs * POINTS_PER_RUN) / runs)
     measured.take("query", lambda: 1e3 * checked(lambda: small.query("lr", lr_of(0)), matching))
     return measured.result()
 
