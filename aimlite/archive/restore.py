@@ -9,18 +9,17 @@ from pathlib import Path
 
 from aimlite.archive.manifest import File, Manifest, decode_manifest
 from aimlite.errors import CorruptionError
-from aimlite.storage.blobs import blob_path, copy_blob, read_blob
+from aimlite.storage.blobs import blob_path, copy_blob, get_blob
 
 _NAMED = 5
 
 
 def read_manifest(blobs: Path, digest: bytes) -> Manifest:
     """Raises CorruptionError when it is damaged or gone."""
-    path = blob_path(blobs, digest)
-    try:
-        return decode_manifest(read_blob(path, digest))
-    except FileNotFoundError:
-        raise CorruptionError("the manifest of an archive is missing", path) from None
+    data = get_blob(blobs, digest)
+    if data is None:
+        raise CorruptionError("the manifest of an archive was lost", blob_path(blobs, digest))
+    return decode_manifest(data)
 
 
 def restore(blobs: Path, digest: bytes, destination: Path, overwrite: bool = False) -> Manifest:

@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import os
 import random
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -73,10 +72,6 @@ class Stage:
     def remove(self, name: str, digest: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.path(name, digest).unlink()
-
-    def remove_all(self) -> None:
-        """When the run is deleted, or nothing of it waits."""
-        shutil.rmtree(self.root, ignore_errors=True)
 
     def clear(self, pending: Callable[[], list[Path]]) -> None:
         """Removes what nobody waits for any more, if nobody uploads. pending: what has to stay, asked when that is sure."""

@@ -1,8 +1,8 @@
 """Files that a run makes: kept by content in the repo, or uploaded to where the run's URI says, in the background.
 
 An artifact is an entry under the param `__artifacts`, its name: `path` (where it was), `size`, `hash` (SHA-256 in hex), and either `blobs`,
-which keeps its blob, or `uri` and, once it arrived, `uploaded`, the hash of what arrived. Until that is the `hash` it is pending, and a
-copy of it lies in the repo.
+which keeps its blob, or `uri`, `repo` (where it was uploaded from) and, once it arrived, `uploaded`, the hash of what arrived. Until that
+is the `hash` it is pending, and a copy of it lies in the repo.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Artifact:
     pending: bool
     _run: Run = field(repr=False, compare=False)
     _place: str | None = field(repr=False, compare=False)
+    _repo: object = field(repr=False, compare=False)
 
     def download(self, dest_dir: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> str:
         """Writes the file to `dest_dir` and its name, checked against its hash; returns the path. None: a new temporary directory.
@@ -199,7 +200,8 @@ class RunArtifacts:
             _demand_file(source)
             digest, size = stage.add(source, name)
             items.append(Upload(name, digest, size, base))
-            entries.append(((ARTIFACTS, name), {"path": os.path.abspath(source), "size": size, "hash": digest, "uri": base}))
+            entry = {"path": os.path.abspath(source), "size": size, "hash": digest, "uri": base, "repo": run.repo.path}
+            entries.append(((ARTIFACTS, name), entry))
         run._set_params(entries)
         for item in items:
             uploader.submit(item)
@@ -300,7 +302,7 @@ def _artifact(run: Run, name: str, entry: dict[str, Any]) -> Artifact:
         uri, pending = f"file://{blob_path(run.repo._layout.blobs, bytes.fromhex(digest))}", False
     else:
         uri, pending = f"{base.rstrip('/')}/{run.hash}/{name}", entry.get("uploaded") != digest
-    return Artifact(name, entry["path"], uri, entry["size"], digest, pending, run, base)
+    return Artifact(name, entry["path"], uri, entry["size"], digest, pending, run, base, entry.get("repo"))
 
 
 def check_name(name: object) -> str:
@@ -318,25 +320,34 @@ def check_name(name: object) -> str:
     return name
 
 
-def remove_uploaded(run: Run) -> list[str]:
-    """Takes away what the run's artifacts have at their URIs, when the run is deleted for good; what could not be, a line each. What is not
-    what the run put there stays."""
-    from aimlite.artifacts.places import open_place
+def uploaded_by(run: Run) -> list[Artifact]:
+    """The artifacts that go from their URIs when the run is deleted for good: those that were uploaded from this repo."""
+    try:
+        held = run.artifacts if URI in run._properties() else {}
+    except CorruptionError as error:
+        _warn(f"what run {run.hash} has uploaded is not known, and stays: {error}")
+        return []
+    return [artifact for artifact in held.values() if artifact._place is not None and not artifact.pending]
 
-    left = []
-    for artifact in run.artifacts.values():
-        if artifact._place is None or artifact.pending:
-            continue
+
+def remove_uploaded(artifacts: list[Artifact]) -> None:
+    """Takes away what runs just deleted have at their URIs. What is not what the run put there stays, and so does what was uploaded from
+    another repo, of which this one is a copy. Warns of what could not be removed."""
+    from aimlite.artifacts.places import Place, open_place
+
+    places: dict[tuple[str, str], Place] = {}
+    for artifact in artifacts:
         try:
-            place = open_place(artifact._place, run.hash)
+            if artifact._repo != artifact._run.repo.path:
+                raise OSError(f"it was uploaded from the repo {artifact._repo}")
+            at = (str(artifact._place), artifact._run.hash)
+            place = places[at] if at in places else places.setdefault(at, open_place(*at))
             if place.size(check_name(artifact.name)) == artifact.size:
                 place.remove(artifact.name)
         except FileNotFoundError:
             continue
         except (OSError, ValueError, ImportError) as error:
-            left.append(f"{artifact.uri}: {error}")
-    run._stage().remove_all()
-    return left
+            _warn(f"an artifact of run {artifact._run.hash}, which was deleted, is still at {artifact.uri}: {error}")
 
 
 def _source(path: object) -> Path:

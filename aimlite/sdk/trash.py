@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aimlite._ext import journal
 from aimlite._ext.recorder import sequence_key
@@ -19,6 +20,7 @@ from aimlite.storage.runs import TRASHED
 from aimlite.storage.writer import Writer, end_segment
 
 if TYPE_CHECKING:
+    from aimlite.sdk.repo import Repo
     from aimlite.storage.view import FrozenReader, Reader, View
 
 
@@ -69,7 +71,7 @@ class RepoTrash:
         wanted = _hashes(run_hashes)
         self._reader.read(lambda view: _demand_deletable(view, wanted, self.path, permanent, force))
         if permanent:
-            self._delete(wanted)
+            self._delete_for_good(wanted)
         else:
             self._set_trashed(wanted, time.time_ns() // 1000)
         return True, []
@@ -132,7 +134,7 @@ class RepoTrash:
             self._demand_trashed(wanted)
         self._reader.read(lambda view: _demand_deletable(view, wanted, self.path, True, force))
         if wanted:
-            self._delete(wanted)
+            self._delete_for_good(wanted)
         return wanted
 
     def prune(self) -> dict[str, int]:
@@ -143,6 +145,17 @@ class RepoTrash:
         end_segment(self._layout)
         result: dict[str, int] = helper.run_helper(self._layout, "prune")
         return result
+
+    def _delete_for_good(self, runs: list[str]) -> None:
+        """With what their artifacts have elsewhere, which goes last: a run that is still there has all of it."""
+        from aimlite.sdk.artifacts import remove_uploaded, uploaded_by
+        from aimlite.sdk.run import Run
+
+        uploaded = [artifact for run_hash in runs for artifact in uploaded_by(Run._existing(run_hash, cast("Repo", self)))]
+        self._delete(runs)
+        for run_hash in runs:
+            shutil.rmtree(self._layout.uploads / run_hash, ignore_errors=True)
+        remove_uploaded(uploaded)
 
     def _delete(self, runs: list[str], sequences: list[tuple[str, str | tuple[str, str], dict[str, Any]]] | None = None) -> None:
         end_segment(self._layout)

@@ -267,10 +267,10 @@ def copy_blob(blobs: Path, digest: bytes, target: BinaryIO) -> int:
     """Writes the content of a blob to a file, piece by piece; returns its size. Raises CorruptionError when it is gone or is not what was
     stored: what was written then is worth nothing. OSError."""
     path = blob_path(blobs, digest)
-    try:
-        return _read_through(path, digest, target)
-    except FileNotFoundError:
-        raise CorruptionError("a blob is missing", path) from None
+    for place in (path, leaving_path(path), path):  # it may be put back meanwhile
+        with contextlib.suppress(FileNotFoundError):
+            return _read_through(place, digest, target)
+    raise CorruptionError("a blob is missing", path)
 
 
 def verify_blob(path: str | Path, digest: bytes) -> None:

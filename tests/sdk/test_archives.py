@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 
 from aimlite import CorruptionError, ReadOnlyError, Repo, Run, RunClosedError
 from aimlite.sdk.archives import archive_config_files, archive_dataset, archive_pretrained, snapshot_code
+from aimlite.storage.blobs import list_blobs
 
 
 @pytest.fixture
@@ -386,3 +390,132 @@ def test_what_names_blobs_is_seen_nowhere(repo: Repo, code: Path) -> None:
         assert run.get(("code", "blobs")) is None
         assert repo.query_runs("run.code.blobs is not None").hashes() == []
         assert "blobs" not in " ".join(run.dataframe().columns)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_runs_that_share_files_are_deleted_one_by_one(repo: Repo, code: Path, tmp_path: Path, merged: bool) -> None:
+    runs = []
+    for at in range(3):
+        with Run(repo=repo) as run:
+            run.log_code()
+            run.log_dataset("mine", code / "data", save=True)
+            run.log_artifact(code / "train.py", f"{at}.py")
+        runs.append(run)
+    if merged:
+        repo.merge()
+    size = blob_bytes(repo)
+    for at, run in enumerate(runs):
+        last = at == len(runs) - 1
+        repo.delete_run(run.hash, permanent=True)
+        assert blob_bytes(repo) == (0 if last else size)
+        for other in runs[at + 1 :]:
+            other.restore_code(tmp_path / f"{at}-{other.hash}")
+            other.restore_dataset("mine", tmp_path / f"{at}-{other.hash}-data")
+            assert Path(other.artifacts[f"{runs.index(other)}.py"].download()).read_text() == "print(1)"
+        assert repo.check() == []
+
+
+def test_a_run_in_the_trash_keeps_its_files(repo: Repo, code: Path, tmp_path: Path) -> None:
+    with Run(repo=repo) as run:
+        run.log_code()
+    repo.merge()
+    repo.delete_run(run.hash)
+    repo.prune()
+    repo.restore_runs([run.hash])
+    run.restore_code(tmp_path / "out")
+    assert repo.query_runs("run.code.files == 4").hashes() == [run.hash]
+
+
+def test_what_was_replaced_is_pruned(repo: Repo, tmp_path: Path) -> None:
+    write(tmp_path, {"one/a": "1" * 10_000, "two/b": "2"})
+    with Run(repo=repo) as run:
+        run.log_dataset("mine", tmp_path / "one", save=True)
+        repo.merge()
+        run.log_dataset("mine", tmp_path / "two", save=True)
+    assert blob_bytes(repo) > 10_000
+    repo.prune()
+    assert blob_bytes(repo) < 1_000
+    run.restore_dataset("mine", tmp_path / "out")
+    assert set(read(tmp_path / "out")) == {"b"}
+
+
+def test_what_goes_before_it_was_named_is_stored_again(repo: Repo, code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As who deletes may do: blobs go between their being stored and their being named."""
+    calls = []
+    original = Run._set_params
+
+    def set_params(self: Run, items: Any, strict: bool = True) -> None:
+        if len(calls) < 2:
+            for path in list_blobs(Path(repo.path, "blobs")):
+                path.unlink()
+        calls.append(items)
+        original(self, items, strict)
+
+    monkeypatch.setattr(Run, "_set_params", set_params)
+    with Run(repo=repo) as run:
+        run.log_code()
+        assert len(calls) == 3
+        calls.clear()
+        run.log_artifact(code / "data/x.bin")
+        assert len(calls) == 3
+        monkeypatch.undo()
+        monkeypatch.chdir(code)
+        run.log_code()
+    run.restore_code(tmp_path / "out")
+    assert (tmp_path / "out/train.py").read_text() == "print(1)"
+
+
+def test_deleting_beside_who_stores_the_same(repo: Repo, code: Path, tmp_path: Path) -> None:
+    """One run after another stores the same files and goes, while others store them: what is left has all of its own."""
+    stop = threading.Event()
+    kept: list[Run] = []
+
+    def store() -> None:
+        while not stop.is_set():
+            with Run(repo=repo) as run:
+                run.log_code(code)
+            kept.append(run)
+            if len(kept) % 2:
+                repo_of_thread.delete_run(run.hash)
+
+    with Repo(repo.path) as repo_of_thread:
+        thread = threading.Thread(target=store)
+        thread.start()
+        while len(kept) < (100 if os.environ.get("AIMLITE_STRESS") == "1" else 6) and thread.is_alive():
+            repo.purge()
+        stop.set()
+        thread.join()
+    repo.purge()
+    alive = [run for run in kept if repo.run_exists(run.hash)]
+    assert alive
+    for run in alive:
+        run.restore_code(tmp_path / run.hash)
+        assert (tmp_path / run.hash / "train.py").read_text() == "print(1)"
+    repo.delete_runs([run.hash for run in alive], permanent=True)
+    assert blob_bytes(repo) == 0
+
+
+def test_a_killed_archive_leaves_a_sound_repo(repo_path: str, tmp_path: Path) -> None:
+    """Wherever it is killed, the run has a whole archive or none, and the next one succeeds."""
+    write(tmp_path / "data", {f"{at}.txt": str(at) * 500 for at in range(1500)})
+    script = "import sys; from aimlite import Run; run = Run('r', repo=sys.argv[1]); print('go', flush=True)\n"
+    script += "while True: run.log_dataset('d', 'data', save=True)"
+    for at in range(20 if os.environ.get("AIMLITE_STRESS") == "1" else 4):
+        child = subprocess.Popen([sys.executable, "-c", script, repo_path], cwd=tmp_path, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(0.02 * at**1.5)
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        with Repo(repo_path) as repo:
+            assert repo.check() == []
+            run = repo.get_run("r")
+            assert run is not None
+            if "datasets" in run:
+                run.restore_dataset("d", tmp_path / f"out{at}")
+                assert len(list((tmp_path / f"out{at}").iterdir())) == 1500
+    with Repo(repo_path) as repo:
+        repo.delete_run("r", permanent=True)
+        repo.prune()
+        assert repo.stats()["bytes"]["blobs"] == 0

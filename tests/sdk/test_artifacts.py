@@ -483,3 +483,89 @@ def test_logging_does_not_wait_for_the_network(repo: Repo, model: Path, base: st
         time.sleep(0.01)
     run.close()
     assert sorted(Store.puts) == sorted(Store._strip_protocol(f"{base}/{run.hash}/{at}") for at in range(20))
+
+
+@pytest.mark.parametrize("scheme", ["file", "store"])
+def test_what_was_uploaded_goes_with_the_run(repo: Repo, model: Path, tmp_path: Path, scheme: str) -> None:
+    base = f"file://{tmp_path}/elsewhere" if scheme == "file" else f"store://bucket/{uuid.uuid4().hex}"
+    file_system = fsspec.filesystem(scheme)
+    runs = []
+    for _ in range(3):
+        with Run(repo=repo) as run:
+            run.set_artifacts_uri(base)
+            run.log_artifact(model, "a/b/model.pt")
+            run.log_artifact(model, "changed")
+            run.log_artifact(model)
+        runs.append(run)
+    file_system.pipe_file(f"{base}/{runs[0].hash}/changed", b"somebody's")
+    repo.delete_run(runs[0].hash, permanent=True)
+    assert [path.rpartition("/")[2] for path in file_system.find(f"{base}/{runs[0].hash}")] == ["changed"]
+    repo.delete_run(runs[1].hash)
+    assert Path(runs[2].artifacts["a/b/model.pt"].download(tmp_path / "out")).read_bytes() == b"weights"
+    assert file_system.exists(f"{base}/{runs[1].hash}/a/b/model.pt")
+    repo.purge()
+    assert file_system.find(f"{base}/{runs[1].hash}") == []
+    assert len(file_system.find(f"{base}/{runs[2].hash}")) == 3
+
+
+def test_what_cannot_be_removed_is_told(repo: Repo, model: Path, tmp_path: Path) -> None:
+    with Run(repo=repo) as run:
+        run.set_artifacts_uri(f"file://{tmp_path}/elsewhere")
+        run.log_artifact(model)
+        run["__artifacts", "model.pt", "repo"] = "/another/.aimlite"
+    with pytest.warns(RuntimeWarning, match=r"is still at file://.*uploaded from the repo /another"):
+        repo.delete_run(run.hash, permanent=True)
+    assert (tmp_path / "elsewhere" / run.hash / "model.pt").exists()
+
+
+def test_what_waits_goes_with_the_run(repo: Repo, model: Path, base: str) -> None:
+    run = Run(repo=repo)
+    run.set_artifacts_uri(base)
+    Store.failures = uploads.ATTEMPTS
+    run.log_artifact(model)
+    with pytest.raises(ArtifactError):
+        run.close()
+    assert uploads_of(repo)
+    repo.delete_run(run.hash, permanent=True)
+    assert not Path(repo.path, "uploads", run.hash).exists()
+
+
+def test_in_safe_mode_nothing_is_raised(repo: Repo, model: Path, tmp_path: Path, base: str) -> None:
+    with pytest.warns(RuntimeWarning) as caught:  # noqa: PT031
+        with Run(repo=repo, safe_mode=True) as run:
+            run.log_artifact(tmp_path / "no")
+            run.set_artifacts_uri(base)
+            Store.failures = uploads.ATTEMPTS
+            run.log_artifact(model)
+        assert run.status == "finished"
+    assert [str(each.message).split(" ")[0] for each in caught] == ["log_artifact", "close"] or len(caught) == 2
+    Run(run.hash, repo=repo).close()
+    assert not run.artifacts["model.pt"].pending
+
+
+LARGE = """
+import resource, sys
+from aimlite import Run
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+with Run("large", repo="repo") as run:
+    run.log_artifact("model.pt", "small")
+    if sys.argv[1]: run.set_artifacts_uri(sys.argv[1])
+    run.log_artifact("model.pt", "small too", block=True)
+    run.artifacts["small"].download("out")
+    before = peak()
+    run.log_artifact("large.bin")
+assert not run.artifacts["large.bin"].pending
+run.artifacts["large.bin"].download("out")
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("place", ["", "elsewhere"])
+def test_a_large_one_takes_constant_memory(repo_path: str, model: Path, tmp_path: Path, place: str) -> None:
+    with open(tmp_path / "large.bin", "wb") as file:
+        megabytes = range(2048 if os.environ.get("AIMLITE_STRESS") == "1" else 64)
+        file.writelines(os.urandom(1 << 16) * 15 + at.to_bytes(1 << 16, "little") for at in megabytes)
+    command = [sys.executable, "-c", LARGE, f"file://{tmp_path}/{place}" if place else ""]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 24 << 10  # KiB
+    assert (tmp_path / "out/large.bin").stat().st_size == (tmp_path / "large.bin").stat().st_size
