@@ -19,10 +19,12 @@ __all__ = [
     "Experiment",
     "Figure",
     "Figures",
+    "FluentRun",
     "Image",
     "Images",
     "MergeError",
     "Metric",
+    "NoOpRun",
     "Note",
     "NoteChange",
     "QueryLimitError",
@@ -44,9 +46,13 @@ __all__ = [
     "Text",
     "Texts",
     "convert_to_image_list",
+    "enabled",
+    "get_active_run",
+    "init",
+    "is_enabled",
     "is_safe_mode",
+    "set_enabled",
     "set_safe_mode",
-    "track_distributions",
 ]
 
 if TYPE_CHECKING:
@@ -67,6 +73,10 @@ if TYPE_CHECKING:
         RunNotFound,
         RunTrashed,
     )
+    from aimlite.fluent.disabled import NoOpRun
+    from aimlite.fluent.enabling import enabled, is_enabled, set_enabled
+    from aimlite.fluent.run import FluentRun, get_active_run
+    from aimlite.fluent.start import init
     from aimlite.objects.audio import Audio
     from aimlite.objects.distribution import Distribution
     from aimlite.objects.figure import Figure
@@ -75,7 +85,6 @@ if TYPE_CHECKING:
     from aimlite.sdk.catalog import Experiment, Tag
     from aimlite.sdk.context import Context
     from aimlite.sdk.metric import Metric
-    from aimlite.sdk.models import track_distributions
     from aimlite.sdk.notes import Note, NoteChange
     from aimlite.sdk.object_sequences import Audios, Distributions, Figures, Images, Texts
     from aimlite.sdk.repo import Repo, RepoStatus
@@ -90,8 +99,10 @@ _MODULES = {
     "Distribution": "aimlite.objects.distribution",
     "Experiment": "aimlite.sdk.catalog",
     "Figure": "aimlite.objects.figure",
+    "FluentRun": "aimlite.fluent.run",
     "Image": "aimlite.objects.image",
     "Metric": "aimlite.sdk.metric",
+    "NoOpRun": "aimlite.fluent.disabled",
     "Note": "aimlite.sdk.notes",
     "NoteChange": "aimlite.sdk.notes",
     "QueryReportMode": "aimlite.sdk.report",
@@ -103,8 +114,12 @@ _MODULES = {
     "Text": "aimlite.objects.text",
     **dict.fromkeys(("Audios", "Distributions", "Figures", "Images", "Texts"), "aimlite.sdk.object_sequences"),
     "convert_to_image_list": "aimlite.objects.image",
-    "track_distributions": "aimlite.sdk.models",
+    "enabled": "aimlite.fluent.enabling",
+    "get_active_run": "aimlite.fluent.run",
+    "init": "aimlite.fluent.start",
+    "is_enabled": "aimlite.fluent.enabling",
     "is_safe_mode": "aimlite.sdk.safe",
+    "set_enabled": "aimlite.fluent.enabling",
     "set_safe_mode": "aimlite.sdk.safe",
 }
 

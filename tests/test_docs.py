@@ -26,6 +26,7 @@ from aimlite import (
     Experiment,
     Figure,
     Figures,
+    FluentRun,
     Image,
     Images,
     Metric,
@@ -65,6 +66,7 @@ SESSION_BLOCK = re.compile(r"^```pycon\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
 CLASSES = {  # which sections of docs/api.md tell of a class
     Run: ["Run"],
+    FluentRun: ["Run", "FluentRun"],
     Repo: ["Repo"],
     RepoStatus: ["RepoStatus"],
     Problem: ["Problem"],

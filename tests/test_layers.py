@@ -1,4 +1,4 @@
-"""Imports go one way: errors → _ext → storage → query → archive, artifacts, capture, objects → sdk → terminal → web, integrations,
+"""Imports go one way: errors → _ext → storage → query → archive, artifacts, capture, objects → sdk → fluent → terminal → web, integrations,
 importers, demo → cli."""
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ LAYERS = {
     "capture": 4,
     "objects": 4,
     "sdk": 5,
-    "": 6,  # aimlite/__init__.py itself: the public names
-    "terminal": 7,
-    "web": 8,
-    "integrations": 8,
-    "importers": 8,
-    "demo": 8,
-    "cli": 9,  # it starts the others
-    "__main__": 10,
+    "fluent": 6,
+    "": 7,  # aimlite/__init__.py itself: the public names
+    "terminal": 8,
+    "web": 9,
+    "integrations": 9,
+    "importers": 9,
+    "demo": 9,
+    "cli": 10,  # it starts the others
+    "__main__": 11,
 }
 FILES = sorted(file for pattern in ("*.py", "*.pyi", "*.pyx", "*.pxd") for file in PACKAGE.rglob(pattern))
 PYTHON_FILES = [file for file in FILES if file.suffix in (".py", ".pyi")]

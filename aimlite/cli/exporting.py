@@ -31,21 +31,15 @@ _GROUP_ROWS = 1 << 17  # rows of Parquet that are written at once
 @click.option("--parquet", "as_parquet", is_flag=True, help="As Parquet; needs -o, and pyarrow.")
 @click.option("-o", "--output", metavar="FILE", help="Where to; CSV goes to standard output without it, or with '-'.")
 @click.option("--metric", "names", multiple=True, metavar="NAME", help="Only the metrics of this name; repeated: of any of these.")
-@click.option("--objects", "folder", metavar="DIR", help="Write images, audio, texts, distributions, figures as files into a folder.")
-def export(prefix: str, as_csv: bool, as_parquet: bool, output: str | None, names: Sequence[str], folder: str | None) -> None:
+def export(prefix: str, as_csv: bool, as_parquet: bool, output: str | None, names: Sequence[str]) -> None:
     """Write the points of a run as a table.
 
-    Its columns are name, context, step, value, epoch and time. With --objects, its objects instead, each as a file.
+    Its columns are name, context, step, value, epoch and time.
 
     HASH is the hash of a run, or as much of its beginning as no other has.
     """
     if as_csv and as_parquet:
         raise click.UsageError("--csv and --parquet exclude each other")
-    if folder is not None:
-        if as_csv or as_parquet or output is not None:
-            raise click.UsageError("--objects writes files; it excludes --csv, --parquet and -o")
-        _export_objects(prefix, names, Path(folder))
-        return
     if as_parquet:
         if output in (None, "-"):
             raise click.UsageError("Parquet is not text: name a file with -o FILE")
@@ -62,20 +56,6 @@ def export(prefix: str, as_csv: bool, as_parquet: bool, output: str | None, name
             return
         with _replaced(Path(output)) as file, progress("exporting", sum(metric.count for metric in metrics)) as advance:
             write(file, metrics, advance)
-
-
-def _export_objects(prefix: str, names: Sequence[str], folder: Path) -> None:
-    from aimlite.cli.object_files import write_objects
-    from aimlite.sdk.object_sequences import sequences_of
-
-    with open_repo() as repo:
-        run = find_run(repo.frozen(), prefix)
-        sequences = [sequence for sequence in sequences_of(run) if not names or sequence.name in names]
-        missing = set(names) - {sequence.name for sequence in sequences}
-        if missing:
-            raise NotFound(f"run {run.hash} has no objects {', '.join(map(repr, sorted(missing)))}; 'aimlite show {run.hash}' lists them")
-        count = write_objects(folder, sequences)
-    click.echo(f"{count} objects in {clean(str(folder))}", err=True)
 
 
 def write_csv(file: TextIO, metrics: Sequence[Metric], advance: Callable[[int], None]) -> None:

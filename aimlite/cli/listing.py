@@ -185,9 +185,7 @@ def _texts(row: Row, short: str) -> list[str]:
 
 
 def describe(run: Run) -> dict[str, Any]:
-    """The properties of a run for a JSON document. object_count: sequences of objects."""
-    from aimlite.sdk.object_sequences import sequences_of
-
+    """The properties of a run for a JSON document."""
     created, end = run.creation_time, run.end_time
     return {
         "hash": run.hash,
@@ -204,7 +202,6 @@ def describe(run: Run) -> dict[str, Any]:
         "end_time": end,
         "duration": round(run.duration, 6),
         "metric_count": sum(not is_of_system(metric.name) for metric in run.metrics()),
-        "object_count": len(sequences_of(run)),
     }
 
 

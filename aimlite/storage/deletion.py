@@ -10,6 +10,7 @@ import contextlib
 import mmap
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -72,6 +73,8 @@ def delete(layout: Layout, runs: list[str], sequences: list[Sequence], merging: 
         if merging:
             merge_ended(layout, tree, MergeReport())
         deletion.free_blobs()
+        for run_hash in runs:
+            shutil.rmtree(layout.run_dir(run_hash), ignore_errors=True)
         deletion.compact()
         report.freed_bytes = before - disk_bytes(layout)
     return report

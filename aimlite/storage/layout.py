@@ -75,6 +75,10 @@ class Layout:
     def lease(self) -> Path:
         return self.base / "lease"
 
+    def run_dir(self, run_hash: str) -> Path:
+        """For files that belong to a run and that nothing here looks at."""
+        return self.base / "files" / run_hash
+
     @cached_property
     def damaged(self) -> Path:
         return self.base / "damaged"
