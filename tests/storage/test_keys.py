@@ -56,7 +56,7 @@ def test_block_keys(run: str, name: str, context: dict[str, Any], step: int) -> 
 
 def test_spaces_differ() -> None:
     spaces = [value for name, value in vars(keys).items() if name.isupper() and isinstance(value, bytes)]
-    assert len(spaces) == len(set(spaces)) == 13
+    assert len(spaces) == len(set(spaces)) == 17
     assert all(len(space) == 1 for space in spaces)
 
 
