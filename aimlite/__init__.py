@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 __all__ = [
     "AimliteError",
+    "ArchiveError",
     "ArtifactError",
     "Audio",
     "Audios",
@@ -33,12 +34,14 @@ __all__ = [
     "QueryTimeoutError",
     "ReadOnlyError",
     "Repo",
+    "RepoExistsError",
     "RepoFormatError",
     "RepoNotFound",
     "RepoStatus",
     "Run",
     "RunActiveError",
     "RunClosedError",
+    "RunExistsError",
     "RunNotFound",
     "RunTrashed",
     "Sequence",
@@ -58,6 +61,7 @@ __all__ = [
 if TYPE_CHECKING:
     from aimlite.errors import (
         AimliteError,
+        ArchiveError,
         ArtifactError,
         ConfigError,
         CorruptionError,
@@ -66,10 +70,12 @@ if TYPE_CHECKING:
         QuerySyntaxError,
         QueryTimeoutError,
         ReadOnlyError,
+        RepoExistsError,
         RepoFormatError,
         RepoNotFound,
         RunActiveError,
         RunClosedError,
+        RunExistsError,
         RunNotFound,
         RunTrashed,
     )

@@ -4,6 +4,9 @@ AimliteError
 ├── RunNotFound(KeyError)          no run has this hash
 │   └── RunTrashed                 it lies in the trash
 ├── RunActiveError(RuntimeError)   what a process is writing was to be deleted or moved, unforced
+├── RunExistsError(ValueError)     a run was to be copied or imported where its hash is taken
+├── ArchiveError(ValueError)       a file is no archive of runs, or a damaged one
+├── RepoExistsError(FileExistsError) a backup was to be written where something is
 ├── RepoNotFound(FileNotFoundError) a repo that only was to be read is not there
 ├── RunClosedError(ValueError)     a write on a run that was closed or finished
 ├── ReadOnlyError(PermissionError) a write on a run opened with read_only=True
@@ -41,6 +44,18 @@ class RunTrashed(RunNotFound):
 
 class RunActiveError(AimliteError, RuntimeError):
     """Raised when a run that a process is writing is to be deleted, moved or emptied without `force`."""
+
+
+class RunExistsError(AimliteError, ValueError):
+    """Raised when a run is to be copied, moved or imported into a repo that has a run of its hash, be it in the trash."""
+
+
+class ArchiveError(AimliteError, ValueError):
+    """Raised when a file is imported that is no archive of runs, is damaged, or was written by a newer aimlite."""
+
+
+class RepoExistsError(AimliteError, FileExistsError):
+    """Raised when a backup is to be made or restored where a repo, or something of its name, is."""
 
 
 class RepoNotFound(AimliteError, FileNotFoundError):

@@ -9,7 +9,7 @@ from io import TextIOWrapper
 import click
 
 from aimlite import __version__
-from aimlite.cli import about, archives, deleting, exporting, listing, marking, querying, settings, showing, upkeep
+from aimlite.cli import about, archives, deleting, exporting, listing, marking, moving, querying, settings, showing, upkeep
 from aimlite.cli.group import Group
 
 
@@ -27,6 +27,12 @@ for _command in (
     querying.params,
     querying.metrics,
     exporting.export,
+    moving.import_runs,
+    moving.cp,
+    moving.mv,
+    moving.backup,
+    moving.restore_backup,
+    moving.close,
     archives.restore_code,
     archives.artifacts,
     marking.tag,

@@ -49,15 +49,15 @@ def rm(prefixes: Sequence[str], permanent: bool, force: bool, yes: bool, as_json
     HASH is the hash of a run, or as much of its beginning as no other has.
     """
     with open_repo(to_change=True) as repo:
-        hashes = _unique(_of_any(repo, prefix) if permanent else find_run(repo, prefix).hash for prefix in prefixes)
-        what = f"Delete {_named(hashes)} for good? It cannot be undone." if permanent else f"Put {_named(hashes)} into the trash?"
+        hashes = unique(_of_any(repo, prefix) if permanent else find_run(repo, prefix).hash for prefix in prefixes)
+        what = f"Delete {named(hashes)} for good? It cannot be undone." if permanent else f"Put {named(hashes)} into the trash?"
         confirm(what, yes)
         with status("deleting"):
             repo.delete_runs(hashes, permanent=permanent, force=force)
     if as_json:
         print_json({"deleted" if permanent else "trashed": hashes})
     else:
-        click.echo(f"deleted {_named(hashes)}" if permanent else f"put {_named(hashes)} into the trash; 'aimlite restore' takes runs out")
+        click.echo(f"deleted {named(hashes)}" if permanent else f"put {named(hashes)} into the trash; 'aimlite restore' takes runs out")
 
 
 @click.command("restore", cls=Command)
@@ -70,11 +70,11 @@ def restore(prefixes: Sequence[str], as_json: bool) -> None:
     there has.
     """
     with open_repo(to_change=True) as repo:
-        hashes = repo.restore_runs(_unique(_in_trash(repo, prefix) for prefix in prefixes))
+        hashes = repo.restore_runs(unique(_in_trash(repo, prefix) for prefix in prefixes))
     if as_json:
         print_json({"restored": hashes})
     else:
-        click.echo(f"took {_named(hashes)} out of the trash")
+        click.echo(f"took {named(hashes)} out of the trash")
 
 
 @click.command("purge", cls=Command)
@@ -91,9 +91,9 @@ def purge(prefixes: Sequence[str], older_than: float | None, force: bool, yes: b
     if prefixes and older_than is not None:
         raise click.UsageError("HASH and --older-than exclude each other")
     with open_repo(to_change=True) as repo:
-        hashes = _unique(_in_trash(repo, prefix) for prefix in prefixes) if prefixes else None
+        hashes = unique(_in_trash(repo, prefix) for prefix in prefixes) if prefixes else None
         age = None if older_than is None else timedelta(days=older_than)
-        what = _named(hashes) if hashes else "all runs in the trash" + ("" if age is None else f" for more than {older_than:g} days")
+        what = named(hashes) if hashes else "all runs in the trash" + ("" if age is None else f" for more than {older_than:g} days")
         if hashes or repo.trash():
             confirm(f"Delete {what} for good? It cannot be undone.", yes)
         with status("deleting"):
@@ -101,7 +101,7 @@ def purge(prefixes: Sequence[str], older_than: float | None, force: bool, yes: b
     if as_json:
         print_json({"deleted": deleted})
     else:
-        click.echo(f"deleted {_named(deleted)}" if deleted else "there was nothing to delete")
+        click.echo(f"deleted {named(deleted)}" if deleted else "there was nothing to delete")
 
 
 @click.command("prune", cls=Command)
@@ -129,11 +129,11 @@ def confirm(question: str, yes: bool) -> None:
     click.confirm(clean(question), abort=True, err=True)
 
 
-def _unique(hashes: Iterable[str]) -> list[str]:
+def unique(hashes: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(hashes))
 
 
-def _named(hashes: Sequence[str]) -> str:
+def named(hashes: Sequence[str]) -> str:
     if len(hashes) == 1:
         return f"run {hashes[0]}"
     return f"{len(hashes):,} runs ({', '.join(hashes[:_SHOWN])}{', …' if len(hashes) > _SHOWN else ''})"

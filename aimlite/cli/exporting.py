@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from aimlite.cli.deleting import unique
 from aimlite.cli.group import Command, NotFound
-from aimlite.cli.output import progress
-from aimlite.cli.repos import find_run, hash_argument, open_repo
+from aimlite.cli.output import progress, status
+from aimlite.cli.repos import RunHash, find_run, open_repo
 from aimlite.cli.text import clean, json_text
 
 if TYPE_CHECKING:
@@ -26,20 +27,38 @@ _GROUP_ROWS = 1 << 17  # rows of Parquet that are written at once
 
 
 @click.command("export", cls=Command)
-@hash_argument
+@click.argument("prefixes", metavar="HASH...", nargs=-1, type=RunHash())
 @click.option("--csv", "as_csv", is_flag=True, help="As CSV (the default).")
 @click.option("--parquet", "as_parquet", is_flag=True, help="As Parquet; needs -o, and pyarrow.")
+@click.option("--archive", "as_archive", is_flag=True, help="Whole runs, for 'aimlite import'; needs -o.")
+@click.option("--all", "takes_all", is_flag=True, help="With --archive: all runs.")
 @click.option("-o", "--output", metavar="FILE", help="Where to; CSV goes to standard output without it, or with '-'.")
 @click.option("--metric", "names", multiple=True, metavar="NAME", help="Only the metrics of this name; repeated: of any of these.")
-def export(prefix: str, as_csv: bool, as_parquet: bool, output: str | None, names: Sequence[str]) -> None:
-    """Write the points of a run as a table.
+def export(
+    prefixes: Sequence[str],
+    as_csv: bool,
+    as_parquet: bool,
+    as_archive: bool,
+    takes_all: bool,
+    output: str | None,
+    names: Sequence[str],
+) -> None:
+    """Write the points of a run as a table, or whole runs as an archive.
 
-    Its columns are name, context, step, value, epoch and time.
+    The columns of the table are name, context, step, value, epoch and time.
 
     HASH is the hash of a run, or as much of its beginning as no other has.
     """
     if as_csv and as_parquet:
         raise click.UsageError("--csv and --parquet exclude each other")
+    if as_archive:
+        if as_csv or as_parquet or names:
+            raise click.UsageError("--archive goes with --all and -o alone")
+        _export_archive(prefixes, takes_all, output)
+        return
+    if takes_all or len(prefixes) != 1:
+        raise click.UsageError("one HASH is exported as a table; --archive takes several, or --all")
+    (prefix,) = prefixes
     if as_parquet:
         if output in (None, "-"):
             raise click.UsageError("Parquet is not text: name a file with -o FILE")
@@ -56,6 +75,17 @@ def export(prefix: str, as_csv: bool, as_parquet: bool, output: str | None, name
             return
         with _replaced(Path(output)) as file, progress("exporting", sum(metric.count for metric in metrics)) as advance:
             write(file, metrics, advance)
+
+
+def _export_archive(prefixes: Sequence[str], takes_all: bool, output: str | None) -> None:
+    if output in (None, "-"):
+        raise click.UsageError("an archive is not text: name a file with -o FILE")
+    if takes_all == bool(prefixes):
+        raise click.UsageError("--archive takes the HASHes of runs, or --all")
+    if not Path(str(output)).parent.is_dir():
+        raise click.UsageError(f"there is no directory {str(Path(str(output)).parent)!r} for -o {output!r}")
+    with open_repo() as repo, status("exporting"):
+        repo.export_runs(str(output), None if takes_all else unique(find_run(repo, prefix).hash for prefix in prefixes))
 
 
 def write_csv(file: TextIO, metrics: Sequence[Metric], advance: Callable[[int], None]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aimlite.errors import AimliteError, ReadOnlyError, RepoNotFound, RunNotFound, RunTrashed
 from aimlite.sdk.report import QueryReportMode
 from aimlite.sdk.sequence_types import SEQUENCE_TYPES, checked_types
-from aimlite.sdk.trash import RepoTrash
+from aimlite.sdk.transfer import RepoTransfer
 from aimlite.storage import helper
 from aimlite.storage.layout import FORMAT, REPO_DIR, Layout, open_layout, read_format, repo_root
 from aimlite.storage.writer import Writer, end_segment, writer_for
@@ -38,7 +38,7 @@ class RepoStatus(enum.Enum):
     UPDATED = "updated"
 
 
-class Repo(RepoTrash):
+class Repo(RepoTransfer):
     """A directory of runs.
 
     path: the directory that holds `.aimlite`, or `.aimlite` itself; str or Path, `~` is expanded, missing directories are made. None:

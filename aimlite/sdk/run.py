@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +23,7 @@ from aimlite.sdk.sequence_types import checked_types
 from aimlite.storage import ending, params
 from aimlite.storage.keys import packed_sequence
 from aimlite.storage.objects import object_records
-from aimlite.storage.runs import PROGRESS, STATUS_CODES
+from aimlite.storage.runs import PROGRESS, STATUS_CODES, check_hash
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +43,6 @@ def _redact(text: str) -> str:
 
 
 ending.redact = _redact
-_HASH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
 _DURABILITIES = ("process", "power")
 _LONGEST_PROMISE_S = 366 * 86400
 
@@ -473,13 +471,6 @@ def _keep(blobs: Path, stored: dict[bytes, bytes]) -> None:
 def new_hash() -> str:
     """24 hex characters: four bytes of time, so that neighbours in time are neighbours in the tree, and eight random ones."""
     return (int(time.time()) & 0xFFFFFFFF).to_bytes(4, "big").hex() + os.urandom(8).hex()
-
-
-def check_hash(run_hash: object) -> None:
-    if not isinstance(run_hash, str):
-        raise TypeError(f"a run hash is a string, not {type(run_hash).__name__} {run_hash!r:.100}")
-    if not _HASH.fullmatch(run_hash):
-        raise ValueError(f"a run hash has 1 to 128 characters of A-Z a-z 0-9 _ . - and does not begin with a dot: {run_hash!r:.200}")
 
 
 def _is_power(durability: str | None) -> bool:

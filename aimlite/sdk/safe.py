@@ -215,7 +215,8 @@ def openable_safely(init: Init) -> Init:
 
 
 def _begin(run: Run, run_hash: object, begin: Callable[[], None]) -> None:
-    from aimlite.sdk.run import check_hash, new_hash
+    from aimlite.sdk.run import new_hash
+    from aimlite.storage.runs import check_hash
 
     cls = type(run)
     try:

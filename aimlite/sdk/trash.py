@@ -68,7 +68,7 @@ class RepoTrash:
         """As `delete_run`, of several; nothing is deleted when it raises one of those errors. Returns (True, []): Aim's success, and the
         runs that remain."""
         self._demand_writable()
-        wanted = _hashes(run_hashes)
+        wanted = listed_hashes(run_hashes)
         self._reader.read(lambda view: _demand_deletable(view, wanted, self.path, permanent, force))
         if permanent:
             self._delete_for_good(wanted)
@@ -113,7 +113,7 @@ class RepoTrash:
         """Takes runs out of the trash: they are as they would be had they never been there. Returns their hashes. Raises RunNotFound when
         one is not in the trash; then none is taken out."""
         self._demand_writable()
-        wanted = _hashes(run_hashes)
+        wanted = listed_hashes(run_hashes)
         self._demand_trashed(wanted)
         self._set_trashed(wanted, None)
         return wanted
@@ -130,7 +130,7 @@ class RepoTrash:
         elif older_than is not None:
             raise ValueError("run_hashes and older_than exclude each other: older_than picks from all of the trash")
         else:
-            wanted = _hashes(run_hashes)
+            wanted = listed_hashes(run_hashes)
             self._demand_trashed(wanted)
         self._reader.read(lambda view: _demand_deletable(view, wanted, self.path, True, force))
         if wanted:
@@ -198,7 +198,8 @@ def _demand_deletable(view: View, run_hashes: list[str], path: str, permanent: b
             raise RunActiveError(f"a process is writing run {run_hash!r}: end it first, or delete it all the same with force=True")
 
 
-def _hashes(run_hashes: Iterable[str]) -> list[str]:
+def listed_hashes(run_hashes: Iterable[str]) -> list[str]:
+    """Each once. Raises TypeError."""
     if isinstance(run_hashes, str):
         raise TypeError(f"several run hashes are asked for, not the one string {run_hashes!r:.100}")
     wanted = list(dict.fromkeys(run_hashes))

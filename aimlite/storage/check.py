@@ -11,7 +11,6 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from aimlite._ext.blocks import decode_times
 from aimlite._ext.keys import unpack
 from aimlite.errors import AimliteError, CorruptionError
 from aimlite.storage import generation, keys, params
@@ -109,7 +108,6 @@ def check_tree(layout: Layout, full: bool) -> list[Problem]:
         _check_covers,
         _check_objects,
         _check_contents,
-        _check_deleted,
     ):
         try:
             problems += [Problem("tree", str(layout.tree), None, message) for message in inspect(view)]
@@ -335,25 +333,8 @@ def _check_blocks(view: View) -> Iterator[str]:
         yield "there are heads or times without a block"
 
 
-def _check_deleted(view: View) -> Iterator[str]:
-    """That nothing is left of what was deleted for good, and that references are of runs that there are."""
-    for (_, run_hash, *sequence), data in ((unpack(key, 1), value) for key, value in view.tree.scan(keys.tombstones())):
-        order = msgpack.unpackb(data)
-        if not sequence:
-            for key, entry in view.tree.scan(keys.writers_of_run(run_hash)):
-                if decode_writer_entry(entry).last <= order:
-                    yield f"run {run_hash} was deleted, and writer {unpack(key, 1)[1]:016x} of it is older than that"
-            continue
-        times = view.tree.scan(keys.blocks(keys.TIMES, run_hash, *sequence))
-        if any(np.any(np.frombuffer(decode_times(block)[2], "<u8") <= np.uint64(order)) for _, block in times):
-            yield f"{sequence[0]!r} of run {run_hash} was deleted, and holds points older than that"
-    for digest, run_hash in (reference for reference, _ in _space(view.tree, keys.REFERENCE)):
-        if view.tree.get(keys.run(run_hash)) is None:
-            yield f"blob {digest.hex()} is referred to by run {run_hash}, which is not there"
-
-
 def _trashed(view: View) -> set[str]:
-    return {run_hash for (run_hash,), data in _space(view.tree, keys.RUN) if "trashed" in msgpack.unpackb(data)}
+    return {unpack(key, 1)[2] for key, _ in view.tree.scan(keys.property_index_of(TRASHED))}
 
 
 def _check_covers(view: View) -> Iterator[str]:
@@ -399,10 +380,11 @@ def _block_steps(view: View, run_hash: str, name: keys.Name, context: dict[str, 
 
 
 def _check_contents(view: View) -> Iterator[str]:
+    is_importing = next(view.tree.scan_keys(keys.importing_runs(), limit=1), None) is not None  # what it put yet refers to nothing
     for (digest,), content in _space(view.tree, keys.CONTENT):
         if sha256(content) != digest:
             yield f"the content {digest.hex()} is not what was stored"
-        if next(iter(view.tree.scan(keys.references_of(digest))), None) is None:
+        if not is_importing and next(iter(view.tree.scan(keys.references_of(digest))), None) is None:
             yield f"the content {digest.hex()} is referred to by no run"
     for (_, run_hash), _ in _space(view.tree, keys.REFERENCE):
         if view.tree.get(keys.run(run_hash)) is None:

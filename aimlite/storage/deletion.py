@@ -27,13 +27,12 @@ from aimlite.storage.layout import Layout
 from aimlite.storage.locks import lease
 from aimlite.storage.merge import Batch, MergeReport, merge_ended, writing_tree
 from aimlite.storage.objects import decode_items
-from aimlite.storage.runs import decode_writer_entry, derive_state, index_properties
 from aimlite.storage.segments import Segment, SegmentView
 from aimlite.storage.tombstones import encode_tombstone
 from aimlite.storage.tree import Tree, TreeWriter, tree_generation
 from aimlite.storage.view import View
+from aimlite.storage.whole_run import keys_of_run
 
-_RUN_SPACES = (keys.WRITER, keys.PROPERTY, keys.PARAM, keys.COVER, keys.OF_RUN, keys.HEAD, keys.VALUES, keys.TIMES, keys.OBJECT)
 _SEQUENCE_SPACES = (keys.HEAD, keys.VALUES, keys.TIMES, keys.OBJECT)
 _LARGE_SPACES = (keys.PARAM, keys.HEAD, keys.VALUES, keys.TIMES, keys.OBJECT)
 _BATCH_KEYS = 200_000
@@ -71,6 +70,7 @@ def delete(layout: Layout, runs: list[str], sequences: list[Sequence], merging: 
         if sequences:
             deletion.drop_references({run_hash for run_hash, *_ in sequences})
         if merging:
+            deletion.unnamed.update(named_in_journals(layout))  # in those that go now
             merge_ended(layout, tree, MergeReport())
         deletion.free_blobs()
         for run_hash in runs:
@@ -117,7 +117,7 @@ class _Deletion:
         self._layout = layout
         self._tree = tree
         self._report = report
-        self._view = _view(layout, tree)
+        self._view = view_of_holder(layout, tree)
         self._writes: Batch = {}
         self._visible = 0  # how many of the runs deleted since the last commit were not in the trash
         self._emptied: list[keys.Range] = []
@@ -227,36 +227,13 @@ class _Deletion:
             generation.write_generation(self._layout, self._tree)
 
 
-def _view(layout: Layout, tree: Tree) -> View:
+def view_of_holder(layout: Layout, tree: Tree) -> View:
     """What the holder of the lease sees."""
     segments = []
     for name in layout.list_journals():
         segment = Segment(layout.journal(*name), *name)
         segments.append(SegmentView(segment, segment.end, segment.held))
     return View(layout, tree, segments)
-
-
-def keys_of_run(tree: Tree, run_hash: str) -> Iterator[bytes]:
-    """Every key of a run but its tombstones and references."""
-    yield keys.run(run_hash)
-    for key, data in tree.scan(keys.params_under(run_hash, ())):
-        yield keys.param_index(unpack(key, 1)[1:], params.index_entry(params.unpackb(data)[2])[0], run_hash)
-    for key in chain.from_iterable(tree.scan_keys(keys.sequences_of_run(run_hash))):
-        _, name, context = unpack(key, 1)
-        yield keys.sequence(name, context, run_hash)
-        yield keys.trashed_sequence(name, context, run_hash)
-    yield from _property_keys(tree, run_hash)
-    for space in _RUN_SPACES:
-        yield from chain.from_iterable(tree.scan_keys(keys.of_whole_run(space, run_hash)))
-
-
-def _property_keys(tree: Tree, run_hash: str) -> Iterator[bytes]:
-    held = msgpack.unpackb(tree.get(keys.run(run_hash)) or b"\x80")
-    entries = [decode_writer_entry(data) for _, data in tree.scan(keys.writers_of_run(run_hash))]
-    properties = {unpack(key, 1)[1]: params.unpackb(data)[2] for key, data in tree.scan(keys.properties_of_run(run_hash))}
-    for name, value in index_properties(properties, derive_state(held.get("created", 0), held.get("order", 0), entries)):
-        with contextlib.suppress(LookupError):
-            yield keys.indexed_property(name, value, run_hash)
 
 
 def named_digests(tree: Tree, run_hash: str) -> set[bytes]:

@@ -12,12 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from aimlite.errors import CorruptionError, MergeError
+from aimlite.errors import ArchiveError, CorruptionError, MergeError, RunExistsError
 from aimlite.storage.layout import Layout
 from aimlite.storage.locks import is_held, is_lease_taken
 
 SEGMENTS_DUE = 64
 BYTES_DUE = 16 << 20
+_TOLD: dict[str, type[Exception]] = {"ArchiveError": ArchiveError, "RunExistsError": RunExistsError}
 _MODULE = "aimlite.storage.merge_helper"
 
 
@@ -65,7 +66,7 @@ def run_helper(layout: Layout, task: str, request: Any = None) -> Any:
         raise CorruptionError(error["message"], error["path"], error["offset"])
     if error["kind"] == "OSError":
         raise OSError(error["errno"], error["message"])
-    raise MergeError(error["message"])
+    raise _TOLD.get(error["kind"], MergeError)(error["message"])
 
 
 def _command(layout: Layout, *arguments: str) -> list[str]:

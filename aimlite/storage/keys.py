@@ -65,6 +65,15 @@ def tombstones() -> Range:
     return _under(META + pack(("deleted",)))
 
 
+def importing(run_hash: str) -> bytes:
+    """There while a run is being imported."""
+    return META + pack(("importing", run_hash))
+
+
+def importing_runs() -> Range:
+    return _under(META + pack(("importing",)))
+
+
 def run(run_hash: str) -> bytes:
     return RUN + pack((run_hash,))
 

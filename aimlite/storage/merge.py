@@ -44,6 +44,7 @@ from aimlite.storage.segments import Segment, SegmentRun, SegmentView
 from aimlite.storage.tombstones import run_tombstone, sequence_tombstones, written_after
 from aimlite.storage.tree import Tree, TreeMoved, TreeReader, TreeWriter, tree_generation
 from aimlite.storage.view import load_params
+from aimlite.storage.whole_run import keys_of_run
 
 _BATCH_BYTES = 48 << 20
 _STALE_S = 3600.0
@@ -99,9 +100,27 @@ def writing_tree(layout: Layout) -> Iterator[TreeWriter]:
     tree = TreeWriter(layout.tree)
     try:
         generation.write_generation(layout, tree)
+        forget_imports(layout, tree)
         yield tree
     finally:
         tree.close()
+
+
+def forget_imports(layout: Layout, tree: TreeWriter) -> None:
+    """Removes what somebody was killed while importing, and contents that it alone had."""
+    runs = [unpack(key, 1)[1] for chunk in tree.scan_keys(keys.importing_runs()) for key in chunk]
+    if not runs:
+        return
+    writes: Batch = {}
+    for run_hash in runs:
+        writes.update(dict.fromkeys((*keys_of_run(tree, run_hash), keys.importing(run_hash))))
+    for chunk in tree.scan_keys(keys.prefix_range(keys.CONTENT)):
+        for key in chunk:
+            if next(tree.scan_keys(keys.references_of(unpack(key, 1)[0]), limit=1), None) is None:
+                writes[key] = None
+    writes[keys.generation()] = msgpack.packb(tree_generation(tree) + 1)
+    tree.commit(writes)
+    generation.write_generation(layout, tree)
 
 
 def _catch_up_generation(layout: Layout) -> None:

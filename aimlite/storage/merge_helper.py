@@ -1,6 +1,7 @@
-"""The merge helper: `python -m aimlite.storage.merge_helper <.aimlite> (merge | repair | delete | prune) [--wait]`.
+"""The merge helper: `python -m aimlite.storage.merge_helper <.aimlite> (merge | repair | delete | prune | import)`.
 
-Prints a JSON report as its last line. What is to be deleted comes as msgpack on stdin: [[run hash, …], [[run hash, name, context], …]].
+Prints a JSON report as its last line. What is to be deleted comes as msgpack on stdin: [[run hash, …], [[run hash, name, context], …]],
+and what is to be imported: [path of the archive, whether runs that are there already are passed over].
 A process of its own, because only here RocksDB is opened read-write.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 from aimlite.errors import AimliteError, CorruptionError
 from aimlite.storage.deletion import delete, prune
 from aimlite.storage.helper import SEGMENTS_DUE
+from aimlite.storage.importing import import_archive
 from aimlite.storage.layout import Layout
 from aimlite.storage.merge import merge
 from aimlite.storage.params import unpackb
@@ -25,7 +27,7 @@ from aimlite.storage.repair import repair
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m aimlite.storage.merge_helper", description="Moves ended journals into the tree.")
     parser.add_argument("base", type=Path, help="the .aimlite directory")
-    parser.add_argument("task", choices=["merge", "repair", "delete", "prune"])
+    parser.add_argument("task", choices=["merge", "repair", "delete", "prune", "import"])
     parser.add_argument("--wait", action="store_true", help="wait for the lease instead of leaving it to its holder")
     options = parser.parse_args(arguments)
     try:
@@ -35,7 +37,7 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         answer = {"error": {"kind": "OSError", "errno": error.errno, "message": str(error.strerror or error)}}
     except AimliteError as error:
-        answer = {"error": {"kind": "AimliteError", "message": str(error)}}
+        answer = {"error": {"kind": type(error).__name__, "message": str(error)}}
     print(json.dumps(answer))
     return "error" in answer
 
@@ -45,6 +47,9 @@ def _perform(layout: Layout, task: str, wait: bool) -> Any:
         return repair(layout)
     if task == "prune":
         return prune(layout)
+    if task == "import":
+        path, skip_existing = unpackb(sys.stdin.buffer.read())
+        return import_archive(layout, Path(path), skip_existing)
     if task == "delete":
         runs, sequences = unpackb(sys.stdin.buffer.read())
         return dataclasses.asdict(delete(layout, runs, sequences))

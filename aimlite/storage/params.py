@@ -139,6 +139,11 @@ def packb(value: object) -> bytes:
     return packed
 
 
+def unpacker(limit: int) -> msgpack.Unpacker:
+    """Unpacks values that come in pieces; raises msgpack.BufferFull for one of more than `limit` bytes."""
+    return msgpack.Unpacker(ext_hook=_unpack_extended, strict_map_key=False, max_buffer_size=limit)
+
+
 def unpackb(data: bytes) -> Any:
     return msgpack.unpackb(data, ext_hook=_unpack_extended, strict_map_key=False)
 

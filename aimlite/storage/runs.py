@@ -6,6 +6,7 @@ writer opens the run later. A child that inherited the run through a fork and ne
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -104,6 +105,17 @@ def tags_in(properties: dict[str, Any]) -> list[str]:
 
 
 CATALOG = ".catalog"  # holds what a repo knows besides its runs, as properties; only edited, never opened
+
+
+_HASH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
+
+
+def check_hash(run_hash: object) -> None:
+    """Raises TypeError, ValueError for what cannot be the hash of a run."""
+    if not isinstance(run_hash, str):
+        raise TypeError(f"a run hash is a string, not {type(run_hash).__name__} {run_hash!r:.100}")
+    if not _HASH.fullmatch(run_hash):
+        raise ValueError(f"a run hash has 1 to 128 characters of A-Z a-z 0-9 _ . - and does not begin with a dot: {run_hash!r:.200}")
 
 
 def is_hidden(run_hash: str) -> bool:

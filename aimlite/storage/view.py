@@ -24,7 +24,7 @@ from aimlite._ext import blocks as ext
 from aimlite._ext.keys import pack, unpack
 from aimlite.errors import CorruptionError
 from aimlite.storage import keys, params
-from aimlite.storage.blobs import BLOB_BYTES, get_blob
+from aimlite.storage.blobs import BLOB_BYTES, blob_path, get_blob
 from aimlite.storage.layout import Layout
 from aimlite.storage.media import finish
 from aimlite.storage.objects import Item, ObjectRecord, checked_content, decode_items, read_content
@@ -210,23 +210,27 @@ class View:
         return known[1]
 
     def _derive_state(self, run_hash: str) -> RunState:
-        merged = self._tree_run(run_hash)
-        touching = self._intact(run_hash)
-        if merged is None and not touching:
+        entries, merged = self.writer_entries(run_hash), self._tree_run(run_hash)
+        created = min((entry.opened for entry in entries.values()), default=0)
+        order = max((entry.last for entry in entries.values()), default=0)
+        if merged is not None:
+            created, order = min(created or merged["created"], merged["created"]), max(order, merged["order"])
+        return derive_state(created, order, entries.values())
+
+    def writer_entries(self, run_hash: str) -> dict[int, WriterEntry]:
+        """writer → what it did to a run. Raises KeyError when there is no such run."""
+        touching, is_merged = self._intact(run_hash), self._tree_run(run_hash) is not None
+        if not is_merged and not touching:
             raise KeyError(run_hash)
         entries: dict[int, WriterEntry] = {}
-        if merged is not None:
+        if is_merged:
             for key, value in self.tree.scan(keys.writers_of_run(run_hash)):
                 entries[unpack(key, 1)[1]] = decode_writer_entry(value)
         for segment, run in touching:
             later = segment.writer_entry(run)
             earlier = entries.get(segment.segment.writer)
             entries[segment.segment.writer] = later if earlier is None else earlier.followed_by(later)
-        created = min((entry.opened for entry in entries.values()), default=0)
-        order = max((entry.last for entry in entries.values()), default=0)
-        if merged is not None:
-            created, order = min(created or merged["created"], merged["created"]), max(order, merged["order"])
-        return derive_state(created, order, entries.values())
+        return entries
 
     def runs_by_property(self, name: str) -> dict[str, list[str]]:
         """value → the runs that have it, of a property that the index holds whole: 'experiment' or 'tag'."""
@@ -255,10 +259,11 @@ class View:
         """The caller's own."""
         known = self._properties
         if known is None or known[0] != run_hash:
-            known = self._properties = (run_hash, self._read_properties(run_hash))
+            found = self.stamped_properties(run_hash)
+            known = self._properties = (run_hash, {name: content for name, (_, content) in found.items()})
         return known[1].copy()
 
-    def _read_properties(self, run_hash: str) -> dict[str, Any]:
+    def stamped_properties(self, run_hash: str) -> dict[str, tuple[params.Stamp, Any]]:
         held: dict[str, tuple[params.Stamp, Any]] = {}
         for key, value in self.tree.scan(keys.properties_of_run(run_hash)):
             order, writer, content = params.unpackb(value)
@@ -267,7 +272,12 @@ class View:
         for stamp, _, name, content in sorted(writes, key=lambda write: write[:2]):
             if name not in held or held[name][0] <= stamp:
                 held[name] = (stamp, content)
-        return {name: content for name, (_, content) in held.items()}
+        return held
+
+    def stamped_params(self, run_hash: str) -> tuple[dict[keys.Path, tuple[params.Stamp, Any]], dict[keys.Path, params.Stamp]]:
+        """(leaves, covers) of a run."""
+        held = self._params_for(run_hash, ())
+        return held.leaves(), held.covers()
 
     def params(self, run_hash: str, path: keys.Path = ()) -> Any:
         """The value at a path: a leaf or nested dicts, the caller's own. Raises KeyError when nothing is there."""
@@ -529,6 +539,10 @@ class View:
             raise KeyError(f"an object of {sequence.name!r} of run {sequence.run}: another was tracked in its place")
         item = decode_items(data)[index]
         return item.header, self._content(item)
+
+    def is_blob(self, digest: bytes) -> bool:
+        """Whether a content lies in a blob by now, and not in a journal."""
+        return blob_path(self.layout.blobs, digest).exists()
 
     def _content(self, item: Item) -> bytes:
         held = item.content

@@ -1,0 +1,220 @@
+"""Runs in one file: a zip that another repo takes them from, exactly as they are. docs/format.md has its members and entries.
+
+Written and read in pieces, so that memory grows with the params of one run and not with its points, objects and blobs. Reading trusts
+nothing: every entry is decoded and checked, names of members are no paths, and what does not fit is an ArchiveError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, BinaryIO, cast
+
+import msgpack
+
+from aimlite.errors import ArchiveError
+from aimlite.storage import keys, params
+from aimlite.storage.blobs import BLOB_BYTES, copy_blob
+from aimlite.storage.points import FLOATS, INTS, Points, encode_block
+from aimlite.storage.view import SequenceId, View
+
+FORMAT = 1
+MANIFEST = "aimlite.json"
+_ENTRY_BYTES = 64 << 20  # no entry is larger
+_MANIFEST_BYTES = 64 << 20
+_PIECE = 1 << 20
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # what zipfile raises for what is no zip of ours
+
+
+@dataclass(frozen=True)
+class ArchivedRun:
+    """A run in an archive: its hash, the member that has its entries, and their SHA-256 in hex."""
+
+    hash: str
+    member: str
+    sha256: str
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------------
+
+
+def write_archive(path: Path, view: View, run_hashes: list[str]) -> list[ArchivedRun]:
+    """Writes runs of a view to a file that takes its name when it is whole. Raises CorruptionError, OSError."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+            runs, blobs = [], set[bytes]()
+            for number, run_hash in enumerate(run_hashes):
+                member, hasher = f"runs/{number}.entries", hashlib.sha256()
+                with archive.open(member, "w", force_zip64=True) as file:
+                    for entry in entries_of(view, run_hash, blobs):
+                        hasher.update(entry)
+                        file.write(entry)
+                runs.append(ArchivedRun(run_hash, member, hasher.hexdigest()))
+            for digest in sorted(blobs):
+                with archive.open(blob_member(digest), "w", force_zip64=True) as target:
+                    copy_blob(view.layout.blobs, digest, cast("BinaryIO", target))
+            archive.writestr(MANIFEST, json.dumps({"format": FORMAT, "runs": [asdict(run) for run in runs]}))
+        with open(part, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return runs
+
+
+def fingerprint(view: View, run_hash: str) -> str:
+    """The SHA-256 of a run's entries: equal for runs that are the same in all they hold."""
+    hasher = hashlib.sha256()
+    for entry in entries_of(view, run_hash, set()):
+        hasher.update(entry)
+    return hasher.hexdigest()
+
+
+def entries_of(view: View, run_hash: str, blobs: set[bytes]) -> Iterator[bytes]:
+    """All that a run holds, packed; blobs: takes the SHA-256 of those it names. Raises KeyError, CorruptionError."""
+    state = view.run_state(run_hash)
+    yield params.packb(["run", run_hash, state.created, state.order])
+    for writer, entry in sorted(view.writer_entries(run_hash).items()):
+        yield params.packb(["writer", writer, entry.encode()])
+    for held, ((order, writer), value) in sorted(view.stamped_properties(run_hash).items(), key=lambda item: item[0]):
+        yield params.packb(["property", held, order, writer, params.packb(value)])
+    leaves, covers = view.stamped_params(run_hash)
+    for path, ((order, writer), value) in leaves.items():
+        blobs.update(params.blob_digests(value))
+        yield params.packb(["param", list(path), order, writer, params.packb(value)])
+    for path, (order, writer) in covers.items():
+        yield params.packb(["cover", list(path), order, writer])
+    for sequence in view.sequences(run_hash, None):
+        name: keys.Name = sequence.key_name
+        summary = view.summary(sequence)
+        flags = (INTS | FLOATS) & (0 if summary is None else summary.flags)
+        yield params.packb(["sequence", name if isinstance(name, str) else list(name), sequence.context, flags])
+        for points in view.pieces(sequence):
+            yield params.packb(["block", *encode_block(points)])
+            if not isinstance(name, str):
+                yield from _objects(view, sequence, points, blobs)
+    yield params.packb(["end"])
+
+
+def _objects(view: View, sequence: SequenceId, points: Points, blobs: set[bytes]) -> Iterator[bytes]:
+    """The objects of some points, after the contents that they name and that are no blobs."""
+    from aimlite.storage.objects import encode_items
+
+    stamps = zip(points["order"].tolist(), points["writer"].tolist(), strict=True)
+    for (order, writer), items in zip(stamps, view.objects(sequence, points), strict=True):
+        for index, item in enumerate(items):
+            if not isinstance(item.content, params.Blob):
+                continue
+            if item.size >= BLOB_BYTES and view.is_blob(item.content.digest):
+                blobs.add(item.content.digest)
+            else:
+                yield params.packb(["content", item.content.digest, view.object(sequence, order, writer, index)[1]])
+        yield params.packb(["object", order, writer, encode_items(items)])
+
+
+def blob_member(digest: bytes) -> str:
+    return f"blobs/{digest.hex()}"
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------------
+
+
+class ArchiveReader:
+    """An archive open for reading. Raises ArchiveError for what is none, OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise ArchiveError(f"{path} is no archive of runs, or a part of it is missing: {error}") from None
+        try:
+            self.runs = self._read_manifest()
+            self._check_members()
+        except BaseException:
+            self._zip.close()
+            raise
+
+    def __enter__(self) -> ArchiveReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._zip.close()
+
+    def _read_manifest(self) -> list[ArchivedRun]:
+        try:
+            if self._zip.getinfo(MANIFEST).file_size > _MANIFEST_BYTES:
+                raise ArchiveError(f"{self.path}: its {MANIFEST} is larger than any can be")
+            manifest = json.loads(self._zip.read(MANIFEST))
+            version = manifest["format"]
+            if isinstance(version, int) and version > FORMAT:
+                raise ArchiveError(f"{self.path} is of format {version}; this aimlite reads up to {FORMAT}: install a newer one")
+            if version != FORMAT:
+                raise ValueError(version)
+            return [ArchivedRun(str(run["hash"]), str(run["member"]), str(run["sha256"])) for run in manifest["runs"]]
+        except ArchiveError:
+            raise
+        except (KeyError, ValueError, TypeError, *_BROKEN):
+            raise ArchiveError(f"{self.path} is no archive of runs: its {MANIFEST} is missing or not what it should be") from None
+
+    def _check_members(self) -> None:
+        names = self._zip.namelist()
+        if len(set(names)) != len(names) or len({run.hash for run in self.runs}) != len(self.runs):
+            raise ArchiveError(f"{self.path}: something is in it twice")
+        for run in self.runs:
+            if run.member not in names:
+                raise ArchiveError(f"{self.path}: what it should hold of run {run.hash!r:.200} is missing")
+
+    @property
+    def unpacked_bytes(self) -> int:
+        """How much its members hold, by its own directory; none gives more."""
+        return sum(info.file_size for info in self._zip.infolist())
+
+    def demand_room(self, place: Path) -> None:
+        """Raises OSError where what it holds cannot fit."""
+        free = shutil.disk_usage(place).free
+        if self.unpacked_bytes > free:
+            raise OSError(28, f"{self.path} holds {self.unpacked_bytes:,} bytes unpacked, {free:,} are free", str(place))
+
+    def entries(self, run: ArchivedRun) -> Iterator[list[Any]]:
+        """The entries of a run; when they end they are those that were written. Raises ArchiveError."""
+        hasher = hashlib.sha256()
+        unpacker = params.unpacker(_ENTRY_BYTES)
+        try:
+            with self._zip.open(run.member) as file:
+                while piece := file.read(_PIECE):
+                    hasher.update(piece)
+                    unpacker.feed(piece)
+                    for entry in unpacker:
+                        if not isinstance(entry, list) or not entry:
+                            raise ArchiveError(f"{self.path}: run {run.hash} has an entry that is none")
+                        yield entry
+        except ArchiveError:
+            raise
+        except (msgpack.UnpackException, ValueError, *_BROKEN) as error:
+            raise ArchiveError(f"{self.path}: run {run.hash} is damaged: {type(error).__name__}: {error}") from None
+        if hasher.hexdigest() != run.sha256:
+            raise ArchiveError(f"{self.path}: run {run.hash} is not what was written: its checksum differs")
+
+    def copy_blob(self, digest: bytes, target: IO[bytes]) -> None:
+        """Writes a blob to a file. Raises ArchiveError."""
+        hasher = hashlib.sha256()
+        try:
+            with self._zip.open(blob_member(digest)) as file:
+                while piece := file.read(_PIECE):
+                    hasher.update(piece)
+                    target.write(piece)
+        except (KeyError, *_BROKEN) as error:
+            raise ArchiveError(f"{self.path}: blob {digest.hex()} is missing or damaged: {error}") from None
+        if hasher.digest() != digest:
+            raise ArchiveError(f"{self.path}: blob {digest.hex()} is not what was written")

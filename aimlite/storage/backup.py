@@ -1,0 +1,91 @@
+"""A backup: a directory that is a repo, of one moment, taken while others write.
+
+The tree stands still while the lease is held, and blobs are never deleted then. Journals only grow: what was acknowledged before the
+backup began lies in the part that is copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from aimlite.errors import RepoExistsError, RepoNotFound
+from aimlite.storage.blobs import list_blobs
+from aimlite.storage.files import sync_directory
+from aimlite.storage.layout import REPO_DIR, Layout, read_format
+from aimlite.storage.locks import lease
+
+_OF_A_PROCESS = ("LOCK", "LOG")  # files of RocksDB that mean nothing elsewhere
+
+
+def back_up(layout: Layout, root: Path) -> None:
+    """Makes the repo `root`/.aimlite, a copy of another one, that takes its name when it is whole. Raises RepoExistsError, OSError."""
+    with _new_repo(root) as copy, lease(layout.lease, wait=True):
+        _copy_tree(layout, copy)
+        copy.journals.mkdir()
+        _copy_journals(layout, copy)
+        copy.blobs.mkdir()
+        for blob in list_blobs(layout.blobs):  # after the journals: a blob is there before what names it
+            _copy(blob, copy.blobs / blob.parent.name / blob.name)
+
+
+def restore(backup: Layout, root: Path) -> None:
+    """As `back_up`, of a backup that nobody writes to. Raises RepoNotFound too."""
+    read_format(backup)
+    if not backup.journals.is_dir():
+        raise RepoNotFound(f"there is no backup at {backup.base.parent}: it has no journals/")
+    back_up(backup, root)
+
+
+@contextlib.contextmanager
+def _new_repo(root: Path) -> Iterator[Layout]:
+    final = Layout(root / REPO_DIR)
+    if final.base.exists() or final.base.is_symlink():
+        raise RepoExistsError(f"there is {final.base} already, which is not written over: name another place, or remove it")
+    root.mkdir(parents=True, exist_ok=True)
+    part = Layout(root / f"{REPO_DIR}.{os.getpid()}.part")
+    shutil.rmtree(part.base, ignore_errors=True)
+    part.base.mkdir()
+    try:
+        yield part
+        _sync_all(part.base)
+        os.rename(part.base, final.base)
+        sync_directory(root)
+    except BaseException:
+        shutil.rmtree(part.base, ignore_errors=True)
+        raise
+
+
+def _copy_tree(layout: Layout, copy: Layout) -> None:
+    if layout.tree.is_dir():
+        for entry in sorted(os.listdir(layout.tree)):
+            if not entry.startswith(_OF_A_PROCESS):
+                _copy(layout.tree / entry, copy.tree / entry)
+    for path, target in ((layout.version, copy.version), (layout.generation, copy.generation)):
+        with contextlib.suppress(FileNotFoundError):  # nothing was ever merged
+            _copy(path, target)
+
+
+def _copy_journals(layout: Layout, copy: Layout) -> None:
+    """Of each writer the last segment first: what it holds was written when those before it were complete, so nothing lacks between."""
+    for name in reversed(layout.list_journals()):
+        _copy(layout.journal(*name), copy.journal(*name))
+
+
+def _copy(path: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    shutil.copyfile(path, target)
+
+
+def _sync_all(base: Path) -> None:
+    for folder, _, names in os.walk(base):
+        for name in names:
+            fd = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        sync_directory(Path(folder))

@@ -1,0 +1,394 @@
+"""Runs from one repo to another: copied, moved, through an archive; backups while others write; hostile archives; kills."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import zipfile
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aimlite import (
+    CorruptionError,
+    ReadOnlyError,
+    Repo,
+    RepoExistsError,
+    RepoNotFound,
+    Run,
+    RunActiveError,
+    RunExistsError,
+    RunNotFound,
+    RunTrashed,
+)
+from aimlite.storage import params
+from aimlite.storage.archive_file import MANIFEST, fingerprint
+from aimlite.storage.blobs import list_blobs
+
+LARGE = "x" * (1 << 20)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Repo]:
+    with Repo(tmp_path / "other") as other:
+        yield other
+        assert other.check() == []
+
+
+def record(repo: Repo, run_hash: str, merges: bool = False) -> None:
+    """A run with something of everything, of two writers, partly merged."""
+    with Run(run_hash, repo=repo, experiment="e", system_tracking_interval=None) as run:
+        run["params"] = {"lr": 0.5, "t": (1, {2}), "when": datetime(2026, 1, 2), "array": np.arange(3), "large": LARGE}
+        run["gone"] = 1
+        del run["gone"]
+        run.name = "n"
+        run.add_tag("t")
+        run.track_columns("noise", np.random.default_rng(0).random(5000), times=np.arange(5000.0))
+        for step in (5, 2, 9):
+            run.track(step, name="late", step=step, epoch=0.5, context={"s": (1, True)})
+        run._track_items("texts", "said", [({"n": 1}, b"some text " * 40)])
+        run._track_items("texts", "listed", [({"n": 2}, b"a"), ({"n": 3}, b"b" * 2000), ({"n": 4}, b"c" * (1 << 20))], True, 3)
+    if merges:
+        repo.merge()
+    code = "import sys\nfrom aimlite import Run\nrun = Run(sys.argv[1], repo=sys.argv[2], system_tracking_interval=None)\n"
+    code += "for k in range(10): run.track(k * 1.0, name='noise')\nrun.finish('failed')"
+    subprocess.run([sys.executable, "-c", code, run_hash, repo.path], check=True)
+
+
+def look(repo: Repo, run_hash: str) -> dict[str, Any]:
+    """All that a run tells, through the SDK."""
+    run = repo.get_run(run_hash)
+    assert run is not None
+    return {
+        "state": (run.status, run.creation_time, run.end_time, run.updated_at, run.name, run.experiment, run.tags, run.archived),
+        "params": repr(run[...]),
+        "metrics": [
+            (m.name, m.context.to_dict(), m.dtype, repr(m.values.sparse_list()), repr(m.epochs.values_list()), m.timestamps.values_list())
+            for m in run.metrics()
+        ],
+        "print": repo._reader.read(lambda view: fingerprint(view, run_hash)),
+        "texts": repr(run.collect_sequence_info("texts")),
+    }
+
+
+@pytest.mark.parametrize("merges", [False, True])
+def test_a_copied_run_is_the_same(repo: Repo, other: Repo, merges: bool) -> None:
+    record(repo, "a", merges)
+    before = look(repo, "a")
+    with Run("mine", repo=other) as mine:
+        mine["p"] = LARGE
+    assert repo.copy_runs(["a"], other.path) == (True, [])
+    for _ in range(2):
+        assert look(other, "a") == before
+        assert look(repo, "a") == before
+        assert other.list_all_runs() == ["mine", "a"]
+        assert [found.run.hash for found in other.query_runs("run.params.lr == 0.5 and 't' in run.tags").iter_runs()] == ["a"]
+        other.merge()
+    assert len(list(list_blobs(other._layout.blobs))) == 2, "mine and its own"
+    with Run("a", repo=other) as run:  # it goes on there
+        run.track(1.0, name="noise")
+    with pytest.raises(RunExistsError, match="'a'"):
+        repo.copy_runs(["a"], other)
+    other.delete_run("a")
+    with pytest.raises(RunExistsError, match="trash"):
+        repo.copy_runs(["a"], other)
+    other.purge()
+    assert repo.copy_runs(["a"], other) == (True, [])
+    assert look(other, "a") == before
+
+
+def test_a_moved_run_is_there_alone(repo: Repo, other: Repo) -> None:
+    record(repo, "a")
+    before = look(repo, "a")
+    assert repo.move_runs(["a"], other) == (True, [])
+    assert look(other, "a") == before
+    assert repo.list_all_runs() == []
+    assert list(list_blobs(repo._layout.blobs)) == []
+    with Run("live", repo=repo) as run:
+        run.track(1.0, name="m")
+        with pytest.raises(RunActiveError, match="force=True"):
+            repo.move_runs(["live"], other)
+        assert repo.copy_runs(["live"], other) == (True, [])
+        assert other.get_run("live").status == "interrupted"  # type: ignore[union-attr]
+
+
+def test_what_cannot_be_copied_is_not(repo: Repo, other: Repo, tmp_path: Path) -> None:
+    record(repo, "a")
+    with pytest.raises(RunNotFound, match="'nobody'"):
+        repo.copy_runs(["a", "nobody"], other)
+    with pytest.raises(ValueError, match="already"):
+        repo.copy_runs(["a"], repo.path)
+    with pytest.raises(ReadOnlyError):
+        repo.copy_runs(["a"], Repo(other.path, read_only=True))
+    repo.delete_run("a")
+    with pytest.raises(RunTrashed):
+        repo.export_runs(tmp_path / "runs.zip", ["a"])
+    assert other.list_all_runs() == []
+    assert sorted(path.name for path in Path(other.path).iterdir() if path.name.startswith(".")) == []
+
+
+def test_an_archive_holds_runs_exactly(repo: Repo, other: Repo, tmp_path: Path) -> None:
+    for run_hash in "ab":
+        record(repo, run_hash)
+    assert repo.export_runs(tmp_path / "runs.zip") == ["b", "a"]
+    before = {run_hash: look(repo, run_hash) for run_hash in "ab"}
+    assert other.import_runs(tmp_path / "runs.zip") == ["b", "a"]
+    assert {run_hash: look(other, run_hash) for run_hash in "ab"} == before
+    with pytest.raises(RunExistsError, match="'b'"):
+        other.import_runs(tmp_path / "runs.zip")
+    assert other.import_runs(tmp_path / "runs.zip", skip_existing=True) == []
+    other.delete_run("a", permanent=True)
+    assert other.import_runs(tmp_path / "runs.zip", skip_existing=True) == ["a"]
+    assert look(other, "a") == before["a"]
+    with pytest.raises(FileNotFoundError):
+        other.import_runs(tmp_path / "none.zip")
+
+
+# -- hostile archives ----
+
+
+def rewritten(path: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    target = path.with_name("changed.zip")
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return target
+
+
+def with_entries(change: Callable[[list[list[Any]]], None], run_hash: str = "a") -> Callable[[dict[str, bytes]], None]:
+    """Changes the entries of the run, and all checksums with them."""
+
+    def apply(members: dict[str, bytes]) -> None:
+        unpacker = params.unpacker(1 << 26)
+        unpacker.feed(members["runs/0.entries"])
+        entries = list(unpacker)
+        change(entries)
+        members["runs/0.entries"] = b"".join(map(params.packb, entries))
+        manifest = json.loads(members[MANIFEST])
+        manifest["runs"][0] |= {"sha256": hashlib.sha256(members["runs/0.entries"]).hexdigest(), "hash": run_hash}
+        members[MANIFEST] = json.dumps(manifest).encode()
+
+    return apply
+
+
+def first(entries: list[list[Any]], kind: str) -> list[Any]:
+    return next(entry for entry in entries if entry[0] == kind)
+
+
+def twice(entries: list[list[Any]]) -> None:
+    entries.insert(entries.index(first(entries, "block")), first(entries, "block"))
+
+
+def manifest(**changes: Any) -> Callable[[dict[str, bytes]], None]:
+    return lambda members: members.update({MANIFEST: json.dumps(json.loads(members[MANIFEST]) | changes).encode()})
+
+
+def blob_changes(members: dict[str, bytes]) -> None:
+    name = next(name for name in members if name.startswith("blobs/"))
+    members[name] = b"another"
+
+
+HOSTILE: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
+    "newer": (manifest(format=99), "newer one"),
+    "no manifest": (lambda members: members.pop(MANIFEST) and None, "no archive of runs"),
+    "manifest of another shape": (manifest(runs=7), "no archive of runs"),
+    "member missing": (lambda members: members.pop("runs/0.entries") and None, "missing"),
+    "entries changed": (lambda members: members.update({"runs/0.entries": members["runs/0.entries"][:-1]}), "checksum|damaged"),
+    "blob changed": (blob_changes, "blob"),
+    "traversal in the hash": (with_entries(lambda entries: None, "../../etc"), "run hash"),
+    "the catalog": (with_entries(lambda entries: None, ".catalog"), "run hash"),
+    "another's entries": (with_entries(lambda entries: first(entries, "run").__setitem__(1, "b")), "another's"),
+    "no end": (with_entries(lambda entries: entries.pop() and None), "no end"),
+    "after the end": (with_entries(lambda entries: entries.append(["cover", ["x"], 1, 1])), "no place"),
+    "unknown entry": (with_entries(lambda entries: entries.insert(1, ["__init__", 1])), "no place"),
+    "private method": (with_entries(lambda entries: entries.insert(1, ["finish"])), "no place"),
+    "block of noise": (with_entries(lambda entries: first(entries, "block").__setitem__(1, b"noise")), "does not decode"),
+    "blocks twice": (
+        with_entries(lambda entries: entries.insert(entries.index(first(entries, "block")), first(entries, "block"))),
+        "order",
+    ),
+    "no sequence": (with_entries(lambda entries: entries.remove(first(entries, "sequence"))), "no sequence"),
+    "content of another": (with_entries(lambda entries: first(entries, "content").__setitem__(2, b"another")), "not what was stored"),
+    "content missing": (with_entries(lambda entries: entries.remove(first(entries, "content"))), "without its content"),
+    "object missing": (with_entries(lambda entries: entries.remove(first(entries, "object"))), "without points or objects"),
+    "path of a param": (with_entries(lambda entries: first(entries, "param").__setitem__(1, [1.5])), "no path"),
+    "arity": (with_entries(lambda entries: first(entries, "writer").append(1)), "does not decode"),
+}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("archive")
+    with Repo(path / "repo") as repo:
+        record(repo, "a", True)
+        repo.export_runs(path / "runs.zip")
+    return path / "runs.zip"
+
+
+def test_hostile_archives_are_refused_in_words(repo: Repo, archive: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from aimlite.errors import ArchiveError; from aimlite.storage.layout import Layout\n"
+        "from aimlite.storage.importing import import_archive\n"
+        "for path in sys.argv[2:]:\n"
+        "    try: print('imported', import_archive(Layout(Path(sys.argv[1])), Path(path), False))\n"
+        "    except ArchiveError as error: print(repr(str(error)))"
+    )
+    paths = []
+    for number, (change, _) in enumerate(HOSTILE.values()):
+        paths.append(rewritten(archive, change).rename(tmp_path / f"{number}.zip"))
+    whole = archive.read_bytes()
+    for number, cut in enumerate((0, 10, len(whole) // 2, len(whole) - 1)):
+        paths.append(tmp_path / f"cut{number}.zip")
+        paths[-1].write_bytes(whole[:cut])
+    done = subprocess.run([sys.executable, "-c", script, repo.path, *map(str, paths)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    for (name, (_, message)), line in zip(HOSTILE.items(), told, strict=False):
+        assert re.search(message, line), f"{name}: {line}"
+    assert all("no archive of runs" in line for line in told[len(HOSTILE) :]), told[len(HOSTILE) :]
+    assert repo.list_all_runs() == []
+    assert repo.check() == []
+    repo.prune()
+    assert list(list_blobs(repo._layout.blobs)) == []
+    assert repo.import_runs(archive) == ["a"]
+
+
+# -- kills ----
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    from aimlite.storage import importing
+    from aimlite.storage.layout import Layout
+    from aimlite.storage.tree import TreeWriter
+    importing._COMMIT_BYTES = 1000
+    calls, original = int(sys.argv[3]), TreeWriter.commit
+    def dies(*arguments):
+        global calls
+        calls -= 1
+        if not calls:
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(*arguments)
+    TreeWriter.commit = dies
+    importing.import_archive(Layout(Path(sys.argv[1])), Path(sys.argv[2]), False)
+    print(calls)
+"""
+
+
+@pytest.mark.parametrize("commit", [1, 2, 4, "last"])
+def test_a_killed_import_leaves_nothing(repo: Repo, archive: Path, tmp_path: Path, commit: int | str) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(KILLED)]
+    if commit == "last":
+        done = subprocess.run([*command, str(Repo(tmp_path / "count").path), str(archive), "1000"], capture_output=True, check=True)
+        commit = 1000 - int(done.stdout)
+    with Run("mine", repo=repo) as mine:
+        mine.track(1.0, name="noise")
+    assert subprocess.run([*command, repo.path, str(archive), str(commit)], check=False).returncode == -signal.SIGKILL
+    assert repo.list_all_runs() == ["mine"]
+    assert repo.check() == []
+    with Run("a", repo=repo) as run:  # meanwhile somebody takes the hash
+        run.track(2.0, name="noise")
+    repo.merge()
+    assert repo.get_run("a").get_metric("noise").values.values_list() == [2.0]  # type: ignore[union-attr]
+    repo.delete_run("a", permanent=True)
+    assert repo.import_runs(archive) == ["a"]
+
+
+# -- backups ----
+
+WRITING = """
+    import sys
+    from aimlite import Run
+    run = Run(sys.argv[2], repo=sys.argv[1], system_tracking_interval=None)
+    step = 0
+    while True:
+        run.track(float(step), name="m", step=step)
+        if step % 50 == 0:
+            run["p", str(step)] = step
+            print(step, flush=True)
+        if step % 2000 == 1999:
+            run.repo._writer().end_segment()
+        step += 1
+"""
+
+
+def test_a_backup_beside_writers_holds_what_was_acknowledged(repo: Repo, tmp_path: Path) -> None:
+    record(repo, "old", True)
+    before = look(repo, "old")
+    count = 8 if os.environ.get("AIMLITE_STRESS") == "1" else 4
+    writers = [
+        subprocess.Popen([sys.executable, "-c", textwrap.dedent(WRITING), repo.path, f"w{number}"], stdout=subprocess.PIPE, text=True)
+        for number in range(count)
+    ]
+    try:
+        acknowledged = []
+        for writer in writers:
+            assert writer.stdout is not None
+            while (step := int(writer.stdout.readline())) < 500:
+                pass
+            acknowledged.append(step)
+        made = repo.backup(tmp_path / "backup")
+        repo.merge()
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
+    with Repo.restore_backup(made, tmp_path / "restored") as restored:
+        assert restored.check() == []
+        assert look(restored, "old") == before
+        for number, step in enumerate(acknowledged):
+            run = restored.get_run(f"w{number}")
+            assert run is not None
+            metric = run.get_metric("m")
+            assert metric is not None
+            steps, values = metric.values.sparse_numpy()
+            assert len(steps) > step
+            assert np.array_equal(steps, np.arange(len(steps)))
+            assert np.array_equal(values, steps)
+            assert run["p", str(step)] == step
+            assert run.status == "interrupted"
+        restored.merge()
+        assert restored.check() == []
+        with pytest.raises(RepoExistsError, match="not written over"):
+            repo.backup(restored.path)
+    with pytest.raises(RepoNotFound):
+        Repo.restore_backup(tmp_path / "nothing", tmp_path / "more")
+
+
+def test_a_damaged_backup_is_not_restored(repo: Repo, tmp_path: Path) -> None:
+    record(repo, "a", True)
+    made = Path(repo.backup(tmp_path / "backup"))
+    (sst,) = (made / "tree").glob("*.sst")
+    data = bytearray(sst.read_bytes())
+    data[len(data) // 2] ^= 1
+    sst.write_bytes(data)
+    with pytest.raises(CorruptionError, match="backup is damaged"):
+        Repo.restore_backup(made, tmp_path / "restored")
+    assert not (tmp_path / "restored" / ".aimlite").exists()
+
+
+def test_a_killed_backup_has_no_name(repo: Repo, tmp_path: Path) -> None:
+    record(repo, "a", True)
+    script = (
+        "import os, signal, sys\nfrom aimlite import Repo\nfrom aimlite.storage import backup\n"
+        "backup._copy_journals = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Repo(sys.argv[1]).backup(sys.argv[2])"
+    )
+    done = subprocess.run([sys.executable, "-c", script, repo.path, str(tmp_path / "backup")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not Repo.exists(tmp_path / "backup")
+    repo.backup(tmp_path / "backup")
+    assert Repo.exists(tmp_path / "backup")
