@@ -56,6 +56,7 @@ __all__ = [
     "is_safe_mode",
     "set_enabled",
     "set_safe_mode",
+    "track_distributions",
 ]
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from aimlite.sdk.catalog import Experiment, Tag
     from aimlite.sdk.context import Context
     from aimlite.sdk.metric import Metric
+    from aimlite.sdk.models import track_distributions
     from aimlite.sdk.notes import Note, NoteChange
     from aimlite.sdk.object_sequences import Audios, Distributions, Figures, Images, Texts
     from aimlite.sdk.repo import Repo, RepoStatus
@@ -120,6 +122,7 @@ _MODULES = {
     "Text": "aimlite.objects.text",
     **dict.fromkeys(("Audios", "Distributions", "Figures", "Images", "Texts"), "aimlite.sdk.object_sequences"),
     "convert_to_image_list": "aimlite.objects.image",
+    "track_distributions": "aimlite.sdk.models",
     "enabled": "aimlite.fluent.enabling",
     "get_active_run": "aimlite.fluent.run",
     "init": "aimlite.fluent.start",

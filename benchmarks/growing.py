@@ -142,11 +142,12 @@ def points(bench: Bench, number: int) -> Row:
         recording = processor_s(lambda: run.track_columns("loss", values, np.arange(number), context=CONTEXT))
     figures["columns, ns a point"] = 1e9 * recording / number
     with Repo(path) as repo:
+        figures["resume and track before a merge, ms"] = statistics.median(resume_ms(repo, run.hash) for _ in range(bench.repeats))
         repo._writer().end_segment()
         figures["merge, ns a point"] = 1e6 * in_fresh_interpreter(merge_ms, str(path)) / number
         metric = repo.get_run(run.hash).get_metric("loss", CONTEXT)  # type: ignore[union-attr]
         assert metric is not None
-        assert metric.count == number
+        assert metric.count == number + bench.repeats
         figures["all points, ns a point"] = 1e6 * ms(metric.values.sparse_numpy, bench.repeats) / number
         figures["last value, ms"] = ms(lambda: metric.last, 20)
         figures["400 points that keep the shape, ms"] = ms(lambda: metric.values.sample(400), bench.repeats)

@@ -88,7 +88,7 @@ AXES = {
     "points": Axis(
         "points of the metric", POINTS, points,
         ("columns, ns a point", "merge, ns a point", "all points, ns a point", "last value, ms", "100 steps in the middle, ms",
-         "resume and track, ms"),
+         "resume and track, ms", "resume and track before a merge, ms"),
     ),
 }  # fmt: skip
 

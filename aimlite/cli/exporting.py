@@ -34,6 +34,7 @@ _GROUP_ROWS = 1 << 17  # rows of Parquet that are written at once
 @click.option("--all", "takes_all", is_flag=True, help="With --archive: all runs.")
 @click.option("-o", "--output", metavar="FILE", help="Where to; CSV goes to standard output without it, or with '-'.")
 @click.option("--metric", "names", multiple=True, metavar="NAME", help="Only the metrics of this name; repeated: of any of these.")
+@click.option("--objects", "folder", metavar="DIR", help="Write images, audio, texts, distributions, figures as files into a folder.")
 def export(
     prefixes: Sequence[str],
     as_csv: bool,
@@ -42,23 +43,29 @@ def export(
     takes_all: bool,
     output: str | None,
     names: Sequence[str],
+    folder: str | None,
 ) -> None:
     """Write the points of a run as a table, or whole runs as an archive.
 
-    The columns of the table are name, context, step, value, epoch and time.
+    The columns of the table are name, context, step, value, epoch and time. With --objects, its objects instead, each as a file.
 
     HASH is the hash of a run, or as much of its beginning as no other has.
     """
     if as_csv and as_parquet:
         raise click.UsageError("--csv and --parquet exclude each other")
     if as_archive:
-        if as_csv or as_parquet or names:
+        if as_csv or as_parquet or names or folder is not None:
             raise click.UsageError("--archive goes with --all and -o alone")
         _export_archive(prefixes, takes_all, output)
         return
     if takes_all or len(prefixes) != 1:
         raise click.UsageError("one HASH is exported as a table; --archive takes several, or --all")
     (prefix,) = prefixes
+    if folder is not None:
+        if as_csv or as_parquet or output is not None:
+            raise click.UsageError("--objects writes files; it excludes --csv, --parquet and -o")
+        _export_objects(prefix, names, Path(folder))
+        return
     if as_parquet:
         if output in (None, "-"):
             raise click.UsageError("Parquet is not text: name a file with -o FILE")
@@ -86,6 +93,20 @@ def _export_archive(prefixes: Sequence[str], takes_all: bool, output: str | None
         raise click.UsageError(f"there is no directory {str(Path(str(output)).parent)!r} for -o {output!r}")
     with open_repo() as repo, status("exporting"):
         repo.export_runs(str(output), None if takes_all else unique(find_run(repo, prefix).hash for prefix in prefixes))
+
+
+def _export_objects(prefix: str, names: Sequence[str], folder: Path) -> None:
+    from aimlite.cli.object_files import write_objects
+    from aimlite.sdk.object_sequences import sequences_of
+
+    with open_repo() as repo:
+        run = find_run(repo.frozen(), prefix)
+        sequences = [sequence for sequence in sequences_of(run) if not names or sequence.name in names]
+        missing = set(names) - {sequence.name for sequence in sequences}
+        if missing:
+            raise NotFound(f"run {run.hash} has no objects {', '.join(map(repr, sorted(missing)))}; 'aimlite show {run.hash}' lists them")
+        count = write_objects(folder, sequences)
+    click.echo(f"{count} objects in {clean(str(folder))}", err=True)
 
 
 def write_csv(file: TextIO, metrics: Sequence[Metric], advance: Callable[[int], None]) -> None:

@@ -185,7 +185,9 @@ def _texts(row: Row, short: str) -> list[str]:
 
 
 def describe(run: Run) -> dict[str, Any]:
-    """The properties of a run for a JSON document."""
+    """The properties of a run for a JSON document. object_count: sequences of objects."""
+    from aimlite.sdk.object_sequences import sequences_of
+
     created, end = run.creation_time, run.end_time
     return {
         "hash": run.hash,
@@ -202,6 +204,7 @@ def describe(run: Run) -> dict[str, Any]:
         "end_time": end,
         "duration": round(run.duration, 6),
         "metric_count": sum(not is_of_system(metric.name) for metric in run.metrics()),
+        "object_count": len(sequences_of(run)),
     }
 
 

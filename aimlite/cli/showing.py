@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from aimlite.sdk.metric import Metric
+    from aimlite.sdk.object_sequences import ObjectSequence
 
 Path = tuple[Any, ...]
 
@@ -30,6 +31,15 @@ SHOWN_METRICS = (
     Column("last", right=True, fixed=True),
     Column("min", 2, right=True, fixed=True),
     Column("max", 3, right=True, fixed=True),
+)
+SHOWN_OBJECTS = (
+    Column("objects"),
+    Column("name"),
+    Column("context", 1, claim=24),
+    Column("count", 4, right=True, fixed=True),
+    Column("first step", 6, right=True, fixed=True),
+    Column("last step", 5, right=True, fixed=True),
+    Column("a step", 2, right=True, fixed=True),
 )
 _LONGEST_PARAM = 200
 _FOLDED = frozenset({("env_variables",), ("packages",), ("git_info", "diff")})  # of the system params
@@ -44,25 +54,36 @@ _NARROWEST = 32
 @click.option("--system", is_flag=True, help="In a terminal and in charts: system metrics and long system params too.")
 @json_option
 def show(prefix: str, names: Sequence[str], plot: bool, system: bool, as_json: bool) -> None:
-    """Show a run: properties, params, metrics.
+    """Show a run: properties, params, metrics, objects.
 
-    With NAMEs only the metrics of these names. In a terminal the system metrics and the long ones of the system params are left out.
+    With NAMEs only the metrics and objects of these names. In a terminal the system metrics and the long ones of the system params are left
+    out.
 
     HASH is the hash of a run, or as much of its beginning as no other has.
     """
+    from aimlite.sdk.object_sequences import sequences_of
+
     with open_repo() as repo:
         run = find_run(repo.frozen(), prefix)
         metrics = sorted(
             (metric for metric in run.metrics() if not names or metric.name in names), key=lambda each: is_of_system(each.name)
         )
         asked_for = [metric for metric in metrics if system or names or not is_of_system(metric.name)]
-        missing = set(names) - {metric.name for metric in metrics}
+        objects = [sequence for sequence in sequences_of(run) if not names or sequence.name in names]
+        missing = set(names) - {sequence.name for sequence in (*metrics, *objects)}
         if missing:
-            has = ", ".join(sorted({metric.name for metric in run.metrics()})) or "none"
+            has = ", ".join(sorted({sequence.name for sequence in (*run.metrics(), *sequences_of(run))})) or "none"
             raise NotFound(f"run {run.hash} has no metric {', '.join(map(repr, sorted(missing)))}; it has {has}")
         properties = {**describe(run), "description": run.description, "notes": [note.text for note in run.notes], "error": run.error}
         if as_json:
-            print_json({**properties, "params": run[...], "metrics": [metric_summary(metric) for metric in metrics]})
+            print_json(
+                {
+                    **properties,
+                    "params": run[...],
+                    "metrics": [metric_summary(metric) for metric in metrics],
+                    "objects": [object_summary(sequence) for sequence in objects],
+                }
+            )
         elif is_terminal():
             if not names:
                 _show_properties(properties)
@@ -70,12 +91,17 @@ def show(prefix: str, names: Sequence[str], plot: bool, system: bool, as_json: b
             _show_metrics(asked_for)
             if len(asked_for) < len(metrics):
                 click.echo(f"\nand {len(metrics) - len(asked_for)} system metrics: --system shows them")
+            if objects:
+                click.echo()
+                print_table(SHOWN_OBJECTS, [object_cells(sequence) for sequence in objects])
         else:
             if not names:
                 print_lines([(name, _plain(value)) for name, value in properties.items() if value not in (None, [])])
                 _print_params(run[...])
                 click.echo("\n" if metrics else "", nl=False)
             print_lines(metric_cells(metric) for metric in metrics)
+            click.echo("\n" if objects and (metrics or not names) else "", nl=False)
+            print_lines(object_cells(sequence) for sequence in objects)
         if plot and not as_json:
             for chart in charts(asked_for, lambda metric: json_text(metric.context.to_dict())):
                 click.echo(f"\n{chart}")
@@ -188,6 +214,19 @@ def metric_summary(metric: Metric) -> dict[str, Any]:
         "context": metric.context.to_dict(),
         **{name: getattr(metric, name) for name in ("dtype", "count", "first_step", "last_step", "first", "last", "min", "max")},
     }
+
+
+def object_cells(sequence: ObjectSequence) -> list[str]:
+    """In the order of `SHOWN_OBJECTS`."""
+    numbers = (sequence.count, sequence.first_step, sequence.last_step, sequence.record_length())
+    return [sequence._kind, sequence.name, json_text(sequence.context.to_dict()), *map(str, numbers)]
+
+
+def object_summary(sequence: ObjectSequence) -> dict[str, Any]:
+    from aimlite.sdk.object_sequences import info
+
+    told = info(sequence, False)
+    return {"kind": sequence._kind, "name": told["name"], "context": told["context"], **told["values"]}
 
 
 def charts(metrics: Sequence[Metric], label: Callable[[Metric], str]) -> Iterator[str]:

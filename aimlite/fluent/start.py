@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aimlite.fluent.enabling import is_enabled
 from aimlite.fluent.run import FluentRun, set_active
 from aimlite.sdk.properties import text
-from aimlite.sdk.run import check_hash
+from aimlite.storage.runs import check_hash
 
 if TYPE_CHECKING:
     from aimlite.fluent.disabled import NoOpRun

@@ -24,6 +24,7 @@ DICT_10 = {f"metric_{number}": 0.5 + number / 8 for number in range(10)}
 DICT_1000 = {f"metric_{number}": 0.5 + number / 1024 for number in range(1000)}
 POINTS_PER_RUN = 100
 _FIRST = 10  # points of the run before, so that what a repo costs in itself does not count
+_LEAST = 300  # of the long metric: fewer would fit into the pages that a database has already
 DISTINCT_LR = 10  # so a query finds a tenth of the runs
 
 
@@ -119,7 +120,7 @@ def write(peer_class: Any, given: dict[str, Any]) -> dict[str, Any]:
     def scalar() -> float:
         run = peer.start()
         peer.scalars(run, values[:1], 0)
-        n, spent = sizes.loop("scalar", lambda start, stop: peer.scalars(run, values[start:stop], start + 1))
+        n, spent = sizes.loop("scalar", lambda start, stop: peer.scalars(run, values[start:stop], start + 1), least=20)
         measured.sizes["scalar"] = n
         finished.append(peer.finish(run))
         return 1e6 * spent / n
@@ -127,7 +128,9 @@ def write(peer_class: Any, given: dict[str, Any]) -> dict[str, Any]:
     def dicts(name: str, values: dict[str, float]) -> float:
         run = peer.start()
         peer.dicts(run, values, range(1))
-        n, spent = sizes.loop(name, lambda start, stop: peer.dicts(run, values, range(start + 1, stop + 1)))
+        n, spent = sizes.loop(
+            name, lambda start, stop: peer.dicts(run, values, range(start + 1, stop + 1)), least=5 if len(values) == 10 else 1
+        )
         measured.sizes[name] = n
         peer.finish(run)
         return 1e6 * spent / n / len(values)
@@ -185,7 +188,7 @@ def fill(peer_class: Any, given: dict[str, Any]) -> dict[str, Any]:
     peer.finish(run)
     before = size_of(path)
     run = peer.start()
-    n, spent = sizes.loop("long", lambda start, stop: peer.scalars(run, values[start:stop], start), share=4.0)
+    n, spent = sizes.loop("long", lambda start, stop: peer.scalars(run, values[start:stop], start), least=_LEAST, share=4.0)
     sys.stdout.write("MEMORY\n")
     sys.stdout.flush()
     sys.stdin.readline()  # meanwhile the parent looks at the memory of this process and its children

@@ -167,9 +167,10 @@ class Measuring:
 
     def everything(self) -> None:
         self.record_bytes = self.sizes_of_records()
-        for peer in self.peers:
-            peer.survival = self.survival_of(peer)
-            say(f"{peer.name:<14} SIGKILL: {peer.survival.sigkill_text()}; power loss: {peer.survival.power_text()}")
+        with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:  # nothing is timed here
+            tried = pool.map(self.survival_of, self.peers, [self.given(peer) for peer in self.peers])
+            for peer, peer.survival in zip(self.peers, tried, strict=True):
+                say(f"{peer.name:<14} SIGKILL: {peer.survival.sigkill_text()}; power loss: {peer.survival.power_text()}")
         for turn in range(self.options.rounds):
             for peer in self.peers[turn % len(self.peers) :] + self.peers[: turn % len(self.peers)]:
                 begun = time.perf_counter()
@@ -188,8 +189,7 @@ class Measuring:
         self.record_bytes = {}
         return child_json(self.own.python, "aimlite", "record_bytes", self.given(self.own))["record_bytes"]
 
-    def survival_of(self, peer: Peer) -> Survival:
-        given = self.given(peer)
+    def survival_of(self, peer: Peer, given: dict[str, Any]) -> Survival:
         Path(given["path"]).mkdir()
         points = max(20, round(1000 * self.options.scale))
         return survival(peer.python, peer.adapter, Path(given["path"]), given, points, watched=20)

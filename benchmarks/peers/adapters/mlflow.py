@@ -12,17 +12,24 @@ from contract import FLAT_LOSS
 class Peer:
     IMPORT = "import mlflow"
     DISTRIBUTION = "mlflow"
+    _active = ""  # the experiment of this process: MLflow has one
 
     def __init__(self, path: str, options: dict[str, Any]) -> None:
-        os.makedirs(path, exist_ok=True)
-        self.uri = f"sqlite:///{os.path.abspath(path)}/mlflow.db"
+        """A place is an experiment: making a database takes seconds, so those of one measurement share it."""
+        self.stored, self.experiment = os.path.split(os.path.abspath(path))
+        self._ready = None
 
     def _mlflow(self):
-        import mlflow
+        if self._ready is None:
+            import mlflow
 
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        mlflow.set_tracking_uri(self.uri)
-        return mlflow
+            logging.getLogger("mlflow").setLevel(logging.ERROR)
+            mlflow.set_tracking_uri(f"sqlite:///{self.stored}/mlflow.db")
+            self._ready = mlflow
+        if Peer._active != self.experiment:
+            self._ready.set_experiment(self.experiment)
+            Peer._active = self.experiment
+        return self._ready
 
     def start(self, params=None):
         mlflow = self._mlflow()
@@ -67,9 +74,9 @@ class Peer:
     def read_all(self):
         mlflow = self._mlflow()
         client = mlflow.MlflowClient()
-        runs = mlflow.search_runs(output_format="list", max_results=100_000)
+        runs = mlflow.search_runs(experiment_names=[self.experiment], output_format="list", max_results=100_000)
         return sum(self._points(client, run.info.run_id, "metric_0") for run in runs if "metric_0" in run.data.metrics)
 
     def query(self, key, value):
-        found = self._mlflow().search_runs(filter_string=f"params.{key} = '{value}'", output_format="list", max_results=100_000)
-        return len(found)
+        where = {"experiment_names": [self.experiment], "filter_string": f"params.{key} = '{value}'"}
+        return len(self._mlflow().search_runs(**where, output_format="list", max_results=100_000))
