@@ -320,6 +320,17 @@ def check_name(name: object) -> str:
     return name
 
 
+def copy_staged(source: Path, target: Path) -> None:
+    """Copies what of a run is still to be uploaded beside a copy of the run, which may then upload it too."""
+    import shutil
+
+    for path in source.glob("*-*"):
+        target.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # it has just arrived
+            shutil.copyfile(path, target / f".{path.name}")
+            os.replace(target / f".{path.name}", target / path.name)
+
+
 def uploaded_by(run: Run) -> list[Artifact]:
     """The artifacts that go from their URIs when the run is deleted for good: those that were uploaded from this repo."""
     try:

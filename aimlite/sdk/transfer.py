@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aimlite.errors import AimliteError, RepoNotFound, RunActiveError, RunExistsError, RunNotFound, RunTrashed
+from aimlite.sdk.artifacts import copy_staged
 from aimlite.sdk.trash import RepoTrash, listed_hashes
 from aimlite.storage import helper
 from aimlite.storage.layout import REPO_DIR, Layout, repo_root
@@ -54,7 +55,8 @@ class RepoTransfer(RepoTrash):
                 raise AimliteError(
                     f"run {run_hash!r} in {there.path} is not what it is here: it was copied, and not deleted in {self.path}"
                 )
-        self.delete_runs(wanted, permanent=True, force=force)
+        self._reader.read(lambda view: _demand_movable(view, wanted, force))
+        self._delete_for_good(wanted, moved=True)
         return True, []
 
     def _copy(self, wanted: list[str], dest: Repo | str | os.PathLike[str]) -> dict[str, str]:
@@ -71,6 +73,8 @@ class RepoTransfer(RepoTrash):
         try:
             prints = self._export(wanted, path)
             helper.run_helper(there._layout, "import", [str(path), False])
+            for run_hash in wanted:
+                copy_staged(self._layout.uploads / run_hash, there._layout.uploads / run_hash)
         finally:
             path.unlink(missing_ok=True)
         return prints

@@ -146,12 +146,13 @@ class RepoTrash:
         result: dict[str, int] = helper.run_helper(self._layout, "prune")
         return result
 
-    def _delete_for_good(self, runs: list[str]) -> None:
-        """With what their artifacts have elsewhere, which goes last: a run that is still there has all of it."""
+    def _delete_for_good(self, runs: list[str], moved: bool = False) -> None:
+        """With what their artifacts have elsewhere, unless they were moved; that goes last: a run that is still there has all of it."""
         from aimlite.sdk.artifacts import remove_uploaded, uploaded_by
         from aimlite.sdk.run import Run
 
-        uploaded = [artifact for run_hash in runs for artifact in uploaded_by(Run._existing(run_hash, cast("Repo", self)))]
+        repo = cast("Repo", self)
+        uploaded = [artifact for run_hash in runs for artifact in uploaded_by(Run._existing(run_hash, repo)) if not moved]
         self._delete(runs)
         for run_hash in runs:
             shutil.rmtree(self._layout.uploads / run_hash, ignore_errors=True)

@@ -485,6 +485,32 @@ def test_logging_does_not_wait_for_the_network(repo: Repo, model: Path, base: st
     assert sorted(Store.puts) == sorted(Store._strip_protocol(f"{base}/{run.hash}/{at}") for at in range(20))
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_runs_in_another_repo_keep_their_artifacts(repo: Repo, model: Path, tmp_path: Path, base: str, moved: bool) -> None:
+    run = Run(repo=repo)
+    run.log_artifact(model, "local")
+    run.set_artifacts_uri(base)
+    run.log_artifact(model, "arrived", block=True)
+    Store.failures = uploads.ATTEMPTS
+    run.log_artifact(model, "pending")
+    with pytest.raises(ArtifactError):
+        run.close()
+    with Repo(tmp_path / "other") as other:
+        (repo.move_runs if moved else repo.copy_runs)([run.hash], other)
+        if not moved:
+            repo.delete_run(run.hash)
+        assert not moved or uploads_of(repo) == []
+        with Run(run.hash, repo=other) as there:
+            pass
+        assert [artifact.pending for artifact in there.artifacts.values()] == [False] * 3
+        for name in ("local", "arrived", "pending"):
+            assert Path(there.artifacts[name].download(tmp_path / "out")).read_bytes() == b"weights"
+        with pytest.warns(RuntimeWarning, match="was uploaded from the repo"):
+            other.delete_run(run.hash, permanent=True)
+        assert fsspec.filesystem("store").exists(f"{base}/{run.hash}/arrived")
+        assert other.check() == []
+
+
 @pytest.mark.parametrize("scheme", ["file", "store"])
 def test_what_was_uploaded_goes_with_the_run(repo: Repo, model: Path, tmp_path: Path, scheme: str) -> None:
     base = f"file://{tmp_path}/elsewhere" if scheme == "file" else f"store://bucket/{uuid.uuid4().hex}"
