@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from aimlite.sdk.repo import Repo
     from aimlite.storage.view import FrozenReader, Reader, View
 
-INCOMING = ".incoming-"  # how the archive begins through which runs are copied, in the directory of the repo that gets them
-
 
 class RepoTransfer(RepoTrash):
     """What a Repo can give to others and take from them. A run that was copied is the same in all it holds: times, types, tags, objects,
@@ -69,6 +67,8 @@ class RepoTransfer(RepoTrash):
         taken = there._reader.read(lambda view: [run_hash for run_hash in wanted if view.holds_run(run_hash)])
         if taken:
             raise RunExistsError(f"there is a run {taken[0]!r} in {there.path} already, or in its trash; it is not written over")
+        from aimlite.storage.deletion import INCOMING
+
         path = there._layout.base / f"{INCOMING}{os.getpid()}-{os.urandom(4).hex()}.zip"
         try:
             prints = self._export(wanted, path)

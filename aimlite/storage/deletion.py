@@ -11,6 +11,7 @@ import mmap
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -37,6 +38,8 @@ _SEQUENCE_SPACES = (keys.HEAD, keys.VALUES, keys.TIMES, keys.OBJECT)
 _LARGE_SPACES = (keys.PARAM, keys.HEAD, keys.VALUES, keys.TIMES, keys.OBJECT)
 _BATCH_KEYS = 200_000
 _MANY_RUNS = 16
+_STALE_S = 86400.0
+INCOMING = ".incoming-"  # how the archives begin through which runs are copied, in the directory of the repo that gets them
 _DIGEST_BYTES = 32
 _NAMED = re.compile(rb"(?=\xc7(.)[\x02\x0c]|\xc8(..)\x0c|\xc9(.{4})\x0c)", re.DOTALL)  # as msgpack has ext types 2 and 12, which name blobs
 
@@ -87,6 +90,9 @@ def prune(layout: Layout) -> dict[str, Any]:
     with lease(layout.lease, wait=True), writing_tree(layout) as tree:
         before = disk_bytes(layout)
         merge_ended(layout, tree, MergeReport())
+        for path in layout.base.glob(f"{INCOMING}*"):
+            if time.time() - path.stat().st_mtime > _STALE_S:
+                path.unlink()  # who copied runs through it was killed
         deletion = _Deletion(layout, tree, report)
         deletion.drop_references(None)
         deletion.unnamed.update(_digests(layout))

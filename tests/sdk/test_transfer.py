@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 
 from aimlite import (
+    ArchiveError,
     CorruptionError,
     ReadOnlyError,
     Repo,
@@ -32,7 +34,7 @@ from aimlite import (
     RunTrashed,
 )
 from aimlite.storage import params
-from aimlite.storage.archive_file import MANIFEST, fingerprint
+from aimlite.storage.archive_file import MANIFEST, ArchiveReader, fingerprint
 from aimlite.storage.blobs import list_blobs
 
 LARGE = "x" * (1 << 20)
@@ -264,6 +266,44 @@ def test_hostile_archives_are_refused_in_words(repo: Repo, archive: Path, tmp_pa
     repo.prune()
     assert list(list_blobs(repo._layout.blobs)) == []
     assert repo.import_runs(archive) == ["a"]
+
+
+def test_bombs_do_not_go_off(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry that unpacks to more than any has is refused before it is in memory, an archive larger than the disk before anything."""
+    bomb = rewritten(archive, lambda members: members.update({"runs/0.entries": b"\xc6\x7f\xff\xff\xff" + b"\0" * (80 << 20)}))
+    assert bomb.stat().st_size < 4 << 20
+    with ArchiveReader(bomb) as reader, pytest.raises(ArchiveError, match="BufferFull"):
+        list(reader.entries(reader.runs[0]))
+    with ArchiveReader(archive) as reader:
+        reader.demand_room(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10, 5, 5))  # type: ignore[attr-defined]
+        with pytest.raises(OSError, match="unpacked, 5 are free"):
+            reader.demand_room(tmp_path)
+
+
+def test_memory_does_not_grow_with_points(repo: Repo, other: Repo, tmp_path: Path) -> None:
+    """Neither of who writes an archive nor of who reads it: the peak of a process that takes ten times the points is about the same."""
+    script = (
+        "import resource, sys\nfrom pathlib import Path\nfrom aimlite import Repo\nfrom aimlite.storage.importing import import_archive\n"
+        "if sys.argv[1] == 'export': Repo(sys.argv[2]).export_runs(sys.argv[3], [sys.argv[4]])\n"
+        "else: import_archive(Repo(sys.argv[2])._layout, Path(sys.argv[3]), False)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024))"
+    )
+
+    def peak(*arguments: str) -> int:
+        return int(subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True).stdout)
+
+    peaks: dict[str, list[int]] = {"export": [], "import": []}
+    for points in (100_000, 2_000_000):
+        run_hash, path = f"r{points}", tmp_path / f"{points}.zip"
+        with Run(run_hash, repo=repo, system_tracking_interval=None) as run:
+            run.track_columns("noise", np.random.default_rng(0).random(points))
+        repo.merge()
+        peaks["export"].append(peak("export", repo.path, str(path), run_hash))
+        peaks["import"].append(peak("import", other.path, str(path)))
+        assert path.stat().st_size > 6 * points
+    for small, large in peaks.values():
+        assert large - small < 150 << 20, "points take 61 MiB and more, several times; a commit 32 MiB, in RocksDB too"
 
 
 # -- kills ----
