@@ -38,7 +38,7 @@ _active: FluentRun | None = None
 
 def get_active_run() -> FluentRun | None:
     """The run that `init` opened last, until it is finished; None when tracking was off then."""
-    return _active
+    return None if _active is None or _active._closed else _active
 
 
 def set_active(run: FluentRun | None) -> None:
@@ -107,6 +107,10 @@ class FluentRun(Run):
     def run_dir(self) -> Path:
         """A directory for files of this run that nothing else looks at, in the repo; made when it is asked for. It goes when the run is
         deleted for good."""
+        if self._recorder is None and self.repo is None:  # it could not be opened, in safe mode
+            import tempfile
+
+            return Path(tempfile.mkdtemp(prefix="aimlite-run-"))
         directory = self.repo._layout.run_dir(self.hash)
         directory.mkdir(parents=True, exist_ok=True)
         return directory
@@ -114,7 +118,7 @@ class FluentRun(Run):
     @property
     def storage_root(self) -> Path:
         """The directory that holds the repo."""
-        return self.repo._layout.base.parent
+        return Path.cwd() if self.repo is None else self.repo._layout.base.parent
 
     # -- metrics ----
 

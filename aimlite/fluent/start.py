@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from aimlite.fluent.enabling import is_enabled
 from aimlite.fluent.run import FluentRun, set_active
 from aimlite.sdk.properties import text
+from aimlite.sdk.safe import complain, is_safe_mode
 from aimlite.storage.runs import check_hash
 
 if TYPE_CHECKING:
@@ -48,6 +49,44 @@ def init(
     Raises TypeError and ValueError before anything is made; OSError, RepoFormatError; ValueError for code that is too large, by which the
     run has failed.
     """
+    try:
+        return _init(
+            path,
+            storage,
+            run_id,
+            alias,
+            capture_env=capture_env,
+            snapshot_code=snapshot_code,
+            workspace_root=workspace_root,
+            snapshot_format=snapshot_format,
+            force_snapshot=force_snapshot,
+            capture_console=capture_console,
+            tqdm_mode=tqdm_mode,
+        )
+    except Exception as error:
+        if not is_safe_mode():
+            raise
+        from aimlite.fluent.disabled import NoOpRun
+
+        complain("init()", error)
+        set_active(None)
+        return NoOpRun()
+
+
+def _init(
+    path: str | None,
+    storage: Repo | str | os.PathLike[str] | None,
+    run_id: str | None,
+    alias: str | None,
+    *,
+    capture_env: bool,
+    snapshot_code: bool,
+    workspace_root: str | os.PathLike[str] | None,
+    snapshot_format: str,
+    force_snapshot: bool,
+    capture_console: bool,
+    tqdm_mode: str,
+) -> FluentRun | NoOpRun:
     place = checked_path(path)
     for name, flag in (
         ("capture_env", capture_env),

@@ -30,7 +30,7 @@ _READ_PREFIXES = ("get_", "iter_", "collect_", "restore_")
 _SPECIAL = ("__setitem__", "__delitem__", "__exit__")
 _IN_MEMORY = frozenset(  # what a run that could not be opened still does
     {"get", "set", "update", "clear", "keys", "values", "items", "pop", "popitem", "setdefault", "add_tag", "remove_tag"}
-    | {"add_note", "edit_note", "delete_note", "note_history", "finish", "close", "finalize"}
+    | {"add_note", "edit_note", "delete_note", "note_history", "summary", "get_summary", "finish", "close", "finalize"}
 )
 _safe_mode: bool | None = None  # None: AIMLITE_SAFE_MODE decides
 
@@ -114,12 +114,20 @@ class _Nothing:
     def track(self, value: Any, step: Any = None, epoch: Any = None) -> None: ...
 
 
+def _null_handler() -> Any:
+    import logging
+
+    return logging.NullHandler()
+
+
 _EMPTY: dict[str, Callable[[], Any]] = {
     "metrics": list,
     "iter_metrics_info": lambda: iter(()),
     "iter_sequence_info_by_type": lambda: iter(()),
     "collect_sequence_info": dict,
     "sequence": _Nothing,
+    "log_image": str,
+    "get_logging_handler": _null_handler,
 }
 
 
@@ -151,6 +159,7 @@ class _InMemory:
         self._params: dict[Path, Any] = {}
         self._held: dict[str, Any] = {}
         self._status = RunState(now, now, "running", None)
+        self._closed = False
 
     def _state(self) -> RunState:
         return self._status
@@ -178,6 +187,7 @@ class _InMemory:
         self._set_params([(path, {})])
 
     def _end(self, status: str, error: BaseException | None = None) -> None:
+        self._closed = True
         if self._status.status == "running":
             end = time.time_ns() // 1000
             self._status = RunState(self._status.created, end, status, end)
