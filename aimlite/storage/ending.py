@@ -34,15 +34,16 @@ def ending() -> tuple[str | None, Error | None]:
     if not journal.TELLS_EXIT_STATUS:
         if _exit_code is not None:
             return status_of_exit(_exit_code), None
-        if uncaught() is not None:
-            return "failed", uncaught()
+        if not hasattr(sys, "ps1") and last_error() is not None:
+            return "failed", last_error()
     return None, None
 
 
-def uncaught() -> Error | None:
-    """What an exception hook of the user's was given that did not pass it on to ours. At a prompt that says nothing of the end."""
+def last_error() -> Error | None:
+    """The last exception that nobody caught: of a process that failed it is why, whichever hook it was given to, IPython's too. At a prompt
+    it may be long ago."""
     error = getattr(sys, "last_value", None)
-    return None if error is None or hasattr(sys, "ps1") else describe_error(error)
+    return None if error is None else describe_error(error)
 
 
 def status_of_exit(code: object) -> str:

@@ -181,7 +181,7 @@ class Writer:
             helper.merge_if_due(self.layout)
 
     def _leave_last_words(self, ended: list[Recorder]) -> bool:
-        failed = [record for recorder in ended for record in _end_records(recorder, "failed", ending.uncaught())]
+        failed = [record for recorder in ended for record in _end_records(recorder, "failed", ending.last_error())]
         interrupted = [record for recorder in ended for record in _end_records(recorder, "interrupted", None)]
         with contextlib.suppress(OSError):
             heartbeat.let_go(self.journal.fileno())
