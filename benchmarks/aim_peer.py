@@ -48,6 +48,27 @@ def timed(path, queries):
     return times_ms
 
 
+def images(path, file):
+    import numpy as np
+    from aim import Image, Repo, Run
+    from aim.sdk.types import QueryReportMode
+
+    given = np.load(file)
+    Repo.from_path(path, init=True)
+    run = Run(repo=path, system_tracking_interval=None, capture_terminal_logs=False)
+    start = time.perf_counter()
+    for step in range(len(given)):
+        run.track(Image(given[step], caption="of a benchmark"), name="seen", step=step)
+    track = time.perf_counter() - start
+    run.close()
+    subprocess.run(
+        [str(Path(sys.executable).with_name("aim")), "storage", "--repo", path, "reindex", "-y"], check=True, capture_output=True
+    )
+    start = time.perf_counter()
+    found = [image.caption for each in Repo(path).query_images("", QueryReportMode.DISABLED).iter() for image in each.values.values_list()]
+    return {"track_us": 1e6 * track / len(given), "list_ms": 1e3 * (time.perf_counter() - start), "count": len(given), "found": len(found)}
+
+
 task, path = sys.argv[1:]
 given = json.load(sys.stdin)
-print(json.dumps(fill(path, given) if task == "fill" else timed(path, given)))
+print(json.dumps({"fill": fill, "time": timed, "images": images}[task](path, given)))

@@ -21,6 +21,7 @@ from typing import Any
 os.environ["AIMLITE_MERGE"] = "off"  # a helper that starts by itself would be measured by whatever runs beside it
 
 import environment
+import images
 import querying
 import reading
 import upkeep
@@ -28,7 +29,10 @@ import writing
 from table import SEED, Bench, Line, Operation, Samples
 
 OPERATIONS = {
-    found.name: found for module in (writing, reading, querying, upkeep) for found in vars(module).values() if isinstance(found, Operation)
+    found.name: found
+    for module in (writing, reading, querying, upkeep, images)
+    for found in vars(module).values()
+    if isinstance(found, Operation)
 }
 ROW = "{:<32} {:>12} {:>12}  {:<9} {:<12} {}"
 

@@ -41,17 +41,20 @@ def from_array(array: NDArray[Any], channels_first: bool) -> Pixels:
 def _rows_and_columns(array: NDArray[Any], channels_first: bool) -> NDArray[Any]:
     """HW or HWC with 2 to 4 channels."""
     shape, dtype = array.shape, array.dtype
-    got = f"an array of shape {shape} and {dtype}"
     if not (dtype.kind in "bf" or (dtype.kind == "u" and dtype.itemsize <= 2)):
-        raise TypeError(f"an image is {ACCEPTED}; this is {got}")
+        raise TypeError(f"an image is {ACCEPTED}; this is {_told(array)}")
     first, last = array.ndim == 3 and shape[0] in _CHANNELS, array.ndim == 3 and shape[2] in _CHANNELS
     if array.ndim == 4:
-        raise ValueError(f"an image is {ACCEPTED}; this is {got}: track a batch as a list of images (convert_to_image_list)")
+        raise ValueError(f"an image is {ACCEPTED}; this is {_told(array)}: track a batch as a list of images (convert_to_image_list)")
     if array.ndim not in (2, 3) or not array.size or (array.ndim == 3 and not (first or last)):
-        raise ValueError(f"an image is {ACCEPTED}, and not empty; this is {got}")
+        raise ValueError(f"an image is {ACCEPTED}, and not empty; this is {_told(array)}")
     if first and (channels_first or not last):
         array = array.transpose(1, 2, 0)
     return array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
+
+
+def _told(array: NDArray[Any]) -> str:
+    return f"an array of shape {array.shape} and {array.dtype}"
 
 
 def _bytes(image: NDArray[Any]) -> NDArray[Any]:

@@ -491,13 +491,18 @@ class View:
         """The items of each of some resolved points of a sequence of objects. Contents are not read."""
         stamps = list(zip(points["order"].tolist(), points["writer"].tolist(), strict=True))
         merged: dict[tuple[int, int], bytes] = {}
-        if len(stamps) > _MANY_OBJECTS:
+        fresh: dict[tuple[int, int], list[ObjectRecord]] = {}
+        many = len(stamps) > _MANY_OBJECTS
+        if many:
+            for segment, run in self._intact(sequence.run):
+                for record in segment.objects(run, sequence.packed):
+                    fresh.setdefault((record.order, segment.segment.writer), []).append(record)
             for key, value in self.tree.scan(keys.objects_of(sequence.run, sequence.key_name, sequence.context)):
                 order, writer = unpack(key, 1)[3:]
                 merged[order, writer] = value
         found = []
         for order, writer in stamps:
-            _, records = (None, None) if (order, writer) in merged else self._unmerged_records(sequence, order, writer)
+            records = fresh.get((order, writer)) if many else self._unmerged_records(sequence, order, writer)[1]
             if records:
                 found.append([item for record in records for item in record.items()])
             else:

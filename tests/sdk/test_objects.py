@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -468,7 +469,7 @@ def test_pixels_without_pillow_stay_pixels(repo: Repo) -> None:
     assert get(run, "small", Image).values[0] == Image(pixels(1))
 
 
-@pytest.mark.parametrize("count", [60])
+@pytest.mark.parametrize("count", [3000 if os.environ.get("AIMLITE_STRESS") == "1" else 60])
 def test_acknowledged_images_survive_sigkill(repo: Repo, count: int) -> None:
     """A burst of images, ended by SIGKILL: what was acknowledged is read back bit for bit."""
     script = textwrap.dedent(f"""

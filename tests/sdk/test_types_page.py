@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from aimlite import Context, Metric, Repo, Run
+from aimlite.sdk.object_sequences import sequences_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "types.md").read_text("utf-8")
 EXPRESSION = re.compile(r"`([^`]+)`")
@@ -95,6 +96,13 @@ def epoch(run: Run, epoch: Any) -> Any:
     return the_metric(run).epochs.last_value()
 
 
+def tracked_object(run: Run, value: Any) -> Any:
+    run.track(value, name="m", context={"k": 1})
+    [sequence] = sequences_of(run)
+    assert sequence.values.last_value() == (list(value) if isinstance(value, tuple) else value)
+    return sequence.values.last_value()
+
+
 def epochs(run: Run, epochs: Any) -> Any:
     run.track_columns("m", [1, 2], epochs=epochs)
     return the_metric(run).epochs.tolist()
@@ -129,6 +137,7 @@ READ_BACK: dict[str, Callable[[Run, Any], Any]] = {
     "Keys of params": key_of_params,
     "Tracked values": value,
     "Columns": column,
+    "Objects": tracked_object,
     "Steps": step,
     "Columns of steps": steps,
     "Epochs": epoch,
