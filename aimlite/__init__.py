@@ -23,6 +23,7 @@ __all__ = [
     "FluentRun",
     "Image",
     "Images",
+    "LoggingHandler",
     "MergeError",
     "Metric",
     "NoOpRun",
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from aimlite.objects.text import Text
     from aimlite.sdk.catalog import Experiment, Tag
     from aimlite.sdk.context import Context
+    from aimlite.sdk.handler import LoggingHandler
     from aimlite.sdk.metric import Metric
     from aimlite.sdk.models import track_distributions
     from aimlite.sdk.notes import Note, NoteChange
@@ -109,6 +111,7 @@ _MODULES = {
     "Figure": "aimlite.objects.figure",
     "FluentRun": "aimlite.fluent.run",
     "Image": "aimlite.objects.image",
+    "LoggingHandler": "aimlite.sdk.handler",
     "Metric": "aimlite.sdk.metric",
     "NoOpRun": "aimlite.fluent.disabled",
     "Note": "aimlite.sdk.notes",

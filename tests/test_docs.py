@@ -47,6 +47,7 @@ from aimlite.demo.__main__ import parser as demo_parser
 from aimlite.query import names, parse
 from aimlite.sdk.arrays import ArrayView
 from aimlite.sdk.artifacts import Artifact
+from aimlite.sdk.logs import LogLine, LogRecord, LogRecords, TerminalLogs
 from aimlite.sdk.metric import MetricCollection
 from aimlite.sdk.object_arrays import ObjectView
 from aimlite.sdk.object_sequences import ObjectCollection, Record
@@ -56,7 +57,7 @@ from aimlite.storage.check import Problem
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("**/*.md"))
-RUNNABLE = ["README.md", "docs/tutorial.md", "docs/system.md"]
+RUNNABLE = ["README.md", "docs/tutorial.md", "docs/system.md", "docs/logs.md"]
 CLI = (ROOT / "docs" / "cli.md").read_text("utf-8")
 ERRORS = [name for name, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, Exception)]
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
@@ -81,6 +82,10 @@ CLASSES = {  # which sections of docs/api.md tell of a class
     MetricCollection: ["MetricCollection"],
     ArrayView: ["ArrayView"],
     Context: ["Context"],
+    TerminalLogs: ["TerminalLogs"],
+    LogLine: ["LogLine"],
+    LogRecords: ["LogRecords", "TerminalLogs"],
+    LogRecord: ["LogRecord"],
     SequenceWriter: ["SequenceWriter"],
     aimlite.QueryReportMode: ["QueryReportMode"],
     QueryRunCollection: ["QueryRunCollection"],

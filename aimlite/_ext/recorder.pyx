@@ -51,6 +51,7 @@ cdef enum:
 cdef int64_t MAX_EXACT = 1 << 53
 cdef int64_t MAX_STEP = 0x7FFFFFFFFFFFFFFF
 cdef frozenset NOT_NUMBERS = frozenset(("datetime64", "timedelta64", "MaskedConstant"))
+cdef frozenset UNCLAIMED = frozenset(("logs", "log_records"))  # kinds that runs write by themselves: their names stay free for others
 cdef frozenset ARRAYS = frozenset(("ndarray", "MaskedArray"))
 cdef set TRUSTED = set()  # types: looking at the name or dtype of each numpy scalar would cost as much as the rest
 cdef frozenset PLAIN = frozenset((str, int, float, bool, type(None)))
@@ -534,7 +535,8 @@ cdef class Recorder:
         s.name, s.context, s.packed, s.recorder = plain_name, plain_context, packed, self
         s.kind = NUMBERS if kind is None else OBJECTS
         last = None if self.last_steps is None else self.last_steps(plain_name, packed)
-        self.claim(pack((plain_name, plain_context)), s, kind)
+        if kind is None or kind[0] not in UNCLAIMED:
+            self.claim(pack((plain_name, plain_context)), s, kind)
         s.counter = self.counters.setdefault(packed, _StepCounter.__new__(_StepCounter))
         if last is not None:
             s.counter.advance(last)

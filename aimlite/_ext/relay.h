@@ -284,6 +284,20 @@ static int aimlite_relay_sync(aimlite_relay *r) {
     return more;
 }
 
+/* Waits, but not for long, until nothing waits to be passed on. */
+static void aimlite_relay_settle(aimlite_relay *r, int limit_us) {
+    int waited, busy, waiting;
+    for (waited = 0; waited < limit_us; waited += 50) {
+        struct timespec pause = {0, 50000};
+        waiting = 0;
+        pthread_mutex_lock(&r->mutex);
+        busy = r->reading || (r->source >= 0 && (ioctl(r->source, FIONREAD, &waiting) != 0 || waiting > 0));
+        pthread_mutex_unlock(&r->mutex);
+        if (!busy) return;
+        nanosleep(&pause, NULL);
+    }
+}
+
 /* Whether nothing waits to be passed on or fetched. */
 static int aimlite_relay_idle(aimlite_relay *r) {
     int idle, waiting = 0;

@@ -30,6 +30,7 @@ cdef extern from "relay.h":
     void aimlite_relay_free(aimlite_relay *r) nogil
     int aimlite_relay_sync(aimlite_relay *r) nogil
     int aimlite_relay_idle(aimlite_relay *r) nogil
+    void aimlite_relay_settle(aimlite_relay *r, int limit_us) nogil
 
 
 cdef extern from *:
@@ -95,6 +96,11 @@ cdef class Relay:
         with nogil:
             more = aimlite_relay_sync(self.relay)
         return more
+
+    def settle(self, int limit_us) -> None:
+        """Waits until nothing waits to be passed on, no longer than that."""
+        with nogil:
+            aimlite_relay_settle(self.relay, limit_us)
 
     def fetch(self) -> tuple:
         """([(microseconds since 1970, bytes)] of what was kept since the last time, how many bytes could not be kept)."""

@@ -45,6 +45,7 @@ _ALTERNATE = re.compile(r"\x1b\[\?(?:1049|1047|47)([hl])")
 _UNFINISHED = re.compile(r"(?:\r+|\x1b(?:[()*+#%]|\[[0-?]*[ -/]*|[]PX^_][^\x07\x1b]*\x1b?)?)\Z")
 _C1 = re.compile(r"[\x80-\x9f]")  # each stands for ESC and a letter
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[ -~]?")
 _SIMPLE = re.compile(r"[\n\v\f\r\b\t]|[^\n\v\f\r\b\t]+")
 _SIMPLE_METHODS = {"\n": "linefeed", "\v": "linefeed", "\f": "linefeed", "\r": "carriage_return", "\b": "backspace", "\t": "tab"}
 _LINE_ENDS = re.compile(r"\r+\n")
@@ -56,6 +57,18 @@ _BAR = re.compile(_TQDM.pattern + r"|\d+%\|[^|]*\||[━╸╺]{3}|[█▉▊▋�
 def clean(text: str) -> str:
     """Without control characters (tabs stay) and without blanks at the end."""
     return _CONTROL.sub("", text).rstrip(" \t")
+
+
+def plain_lines(text: str) -> list[str]:
+    """The lines of a text that is no stream: a carriage return ends one too; nothing in them acts on a terminal."""
+    lines = re.split(r"\r\n|\r|\n", Filter()(text + "\n"))[:-1]
+    if text[-1:] in ("\n", "\r") and len(lines) > 1:
+        lines.pop()
+    return [clean(_ESCAPE.sub("", part)) for line in lines for part in _parts(line)]
+
+
+def _parts(line: str) -> list[str]:
+    return [line[begin : begin + LONGEST] for begin in range(0, len(line), LONGEST)] or [""]
 
 
 class Filter:
@@ -436,7 +449,6 @@ class Pieces:
     """Every state that a line had: the stream cut at line ends, carriage returns and moves to other lines."""
 
     _CUT = re.compile(r"[\n\v\f\r]|\x1b\[[0-9;]*[ABEFHfd]|\x1b[DEM]")
-    _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[ -~]?")
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -456,7 +468,7 @@ class Pieces:
         if text:
             row = self._last
             row.time = row.time or time
-            row.text = (row.text or "") + self._ESCAPE.sub("", text)
+            row.text = (row.text or "") + _ESCAPE.sub("", text)
             row.changed = True
             if len(row.text) > LONGEST:
                 self._end(True)

@@ -34,6 +34,7 @@ from aimlite.capture.screen import MODES, Filter, Line, Pieces, Screen
 
 TICK_S = 0.2
 _LONGEST_BEGUN = 4096  # characters of a line without an end that wait for it
+_TURN_US = 20_000  # how long what is written to one stream waits at most for what was written to the other
 _LEFT_US = 100_000  # how long they wait at most
 STANDBY_AFTER_S = 0.02  # a shorter capture does without: starting it costs more than everything else
 _STREAMS = {1: "stdout", 2: "stderr"}
@@ -41,6 +42,7 @@ _STANDBY = str(Path(__file__).with_name("standby.py"))
 
 _lock = threading.RLock()
 _capture: _Capture | None = None
+_at_exit: list[Any] = []
 _failures: deque[str] = deque()
 _lingering: list[Relay] = []  # of captures that are over, into which somebody can still write
 
@@ -67,6 +69,8 @@ class Log:
         global _capture
         with _lock:
             if _capture is None:
+                if not _at_exit:
+                    _at_exit.append(atexit.register(_close_all))  # now, so that it is called before what ends the runs
                 _capture = _Capture()
             else:
                 _capture.fetch(wait=True)  # what was printed before is not for this one
@@ -153,6 +157,7 @@ class _Capture:
         self.logs: list[Log] = []
         self._channels: list[_Channel] = []
         self._saved: dict[int, tuple[int, tuple[int, int]]] = {}  # by descriptor: a copy of what it was, what it is now
+        self._fds: list[tuple[_Channel, list[int]]] = []
         self._streams: list[_Stream] = []
         self._line_buffered: list[Any] = []
         self._busy = False
@@ -165,9 +170,9 @@ class _Capture:
                 self._redirect(group)
             for stream, source in _streams():
                 if isinstance(stream, TextIOWrapper) and _descriptor(stream) in self._saved:
-                    self._streams.append(_Stream(stream, source, passes=True))
+                    self._streams.append(_Stream(stream, source, self._relay_of(stream)))
                 elif (stream is sys.stdout or stream is sys.stderr) and not self._leads_here(stream):
-                    self._streams.append(_Stream(stream, source, passes=False))
+                    self._streams.append(_Stream(stream, source, None))
         except BaseException:
             self._restore()
             raise
@@ -194,10 +199,15 @@ class _Capture:
         channel = _Channel(_STREAMS[group[0]] if len(group) == 1 else "terminal")
         channel.relay = relay
         self._channels.append(channel)
+        self._fds.append((channel, group))
         for fd in group:
             self._saved[fd] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3), _identity(end)
             os.dup2(end, fd)
         os.close(end)
+
+    def _relay_of(self, stream: Any) -> Relay | None:
+        fd = _descriptor(stream)
+        return next((channel.relay for channel, fds in self._fds if fd in fds), None)
 
     def _leads_here(self, stream: Any) -> bool:
         """Whether what is written to it comes through the descriptors: it is one of theirs, or holds one to which it writes too."""
@@ -320,8 +330,12 @@ class _Stream:
     at once.
     """
 
-    def __init__(self, stream: Any, source: str, passes: bool) -> None:
-        """passes: whether what is written comes through the descriptors, else copies are kept."""
+    _turn: Relay | None = None  # of the class: the relay of what was written last
+
+    def __init__(self, stream: Any, source: str, relay: Relay | None) -> None:
+        """relay: through which comes what is written; None: copies are kept."""
+        passes = relay is not None
+        self._relay = relay
         self.channel = _Channel(source)
         self._stream = stream
         self._source = source
@@ -356,6 +370,7 @@ class _Stream:
             elif before or text:
                 self._begun[thread] = begun, before + text
             return result
+        self._take_turn()
         with self._lock:
             begun, before = self._begun.pop(thread, (0, ""))
             is_whole = text[-1:] == "\n" or "\r" in text or self._stream.closed or len(before) > _LONGEST_BEGUN
@@ -367,6 +382,12 @@ class _Stream:
             if before or text:
                 self._begun[thread] = begun or time.time_ns() // 1000, before + text
         return len(text)
+
+    def _take_turn(self) -> None:
+        """What was written to the other stream before is to be read before, too: the log has one order."""
+        before, _Stream._turn = _Stream._turn, self._relay
+        if before is not None and before is not self._relay:
+            before.settle(_TURN_US)
 
     def flush(self) -> None:
         with self._lock:
@@ -400,6 +421,7 @@ class _Stream:
     def restore(self) -> None:
         """Whoever put something else in its place meanwhile keeps it; what is written through us by then is only passed on."""
         self._active = False
+        _Stream._turn = None
         if self._stand_in is not None:
             if getattr(sys, self._source) is self._stand_in:
                 setattr(sys, self._source, self._stream)
@@ -549,5 +571,4 @@ def _after_fork_in_parent() -> None:
     _lock.release()
 
 
-atexit.register(_close_all)
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -9,7 +9,7 @@ from io import TextIOWrapper
 import click
 
 from aimlite import __version__
-from aimlite.cli import about, archives, deleting, exporting, listing, marking, moving, querying, settings, showing, upkeep
+from aimlite.cli import about, archives, deleting, exporting, listing, logs, marking, moving, querying, settings, showing, upkeep
 from aimlite.cli.group import Group
 
 
@@ -23,6 +23,7 @@ for _command in (
     upkeep.init,
     listing.ls,
     showing.show,
+    logs.logs,
     querying.query,
     querying.params,
     querying.metrics,

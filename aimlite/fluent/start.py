@@ -112,7 +112,7 @@ def _init(
 
         set_active(None)
         return NoOpRun(place, alias, root)
-    run = _opened(place, path, storage, run_id or None, alias, capture_env, capture_console, root)
+    run = _opened(place, path, storage, run_id or None, alias, capture_env, tqdm_mode if capture_console else None, root)
     set_active(run)
     if snapshot_code:
         try:
@@ -130,7 +130,7 @@ def _opened(
     run_id: str | None,
     alias: str | None,
     capture_env: bool,
-    capture_console: bool,
+    console_mode: str | None,
     root: Path,
 ) -> FluentRun:
     experiment = place if run_id is None or path else None
@@ -138,13 +138,15 @@ def _opened(
         run_id,
         repo=storage,
         experiment=experiment,
-        capture_terminal_logs=capture_console,
+        capture_terminal_logs=False,
         log_system_params=capture_env,
         system_tracking_interval=None,
     )
     run._start(root, run_id is not None)
     if alias is not None:
         run.name = alias
+    if console_mode is not None:
+        run._capture_terminal(console_mode)
     return run
 
 

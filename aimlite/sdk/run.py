@@ -18,6 +18,7 @@ from aimlite.sdk.artifacts import RunArtifacts
 from aimlite.sdk.params import ParamsMapping, ParamsView, delete_payload, plain, set_payloads
 from aimlite.sdk.properties import RunProperties, text
 from aimlite.sdk.repo import Repo, as_repo
+from aimlite.sdk.run_logs import RunLogs
 from aimlite.sdk.safe import openable_safely
 from aimlite.sdk.sequence_types import checked_types
 from aimlite.storage import ending, params
@@ -44,10 +45,11 @@ def _redact(text: str) -> str:
 
 ending.redact = _redact
 _DURABILITIES = ("process", "power")
+_UNCLAIMED = ("logs", "log_records")  # kinds that a run writes by itself: metrics may have the names of their sequences
 _LONGEST_PROMISE_S = 366 * 86400
 
 
-class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, Tracking):
+class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Tracking):
     """One execution: its params, metrics and properties. A mapping over its params.
 
     run_hash: None makes a new run with a hash of 24 hex characters. A hash that a run has resumes it; any other names a new run: 1 to 128
@@ -59,7 +61,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, Tracking):
     interval; None: never.
     log_system_params: record under `__system_params` what the run was started with and on, secrets redacted; True, or a dict that asks for
     the diff to git's commit or leaves parts out: {'git_diff': True, 'env_variables': False}.
-    capture_terminal_logs: checked, without effect yet.
+    capture_terminal_logs: record what this process and its children print while the run is open; `get_terminal_logs()` has it.
     durability: 'process' (what a call wrote survives the process, however it is killed) or 'power' (it survives a power failure too);
     None: AIMLITE_DURABILITY, else 'process'. sync_interval: force everything to the disk at least every so many seconds.
     safe_mode: True: what fails while the run is opened or written is one warning, never an exception; None: as `set_safe_mode` says.
@@ -125,6 +127,8 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, Tracking):
             self._environment = environment.collect(self._record_environment, parts)
         if sampling_s is not None:
             self._watch = sampling.watch(self._record_usage, sampling_s)
+        if capture_terminal_logs:
+            self._capture_terminal()
 
     @classmethod
     def _existing(cls, run_hash: str, repo: Repo) -> Run:
@@ -169,6 +173,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, Tracking):
                     summary = view.summary(sequence)
                     if summary is not None:
                         last_steps[sequence.packed] = summary.last_step
+                    if summary is not None and sequence.kind not in _UNCLAIMED:
                         held = None if sequence.kind == METRIC else (sequence.kind, bool(summary.flags & INTS))
                         recorder.kinds.setdefault(packed_sequence(sequence.name, sequence.context), (held, None))
                 looked = True
@@ -411,6 +416,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, Tracking):
             self._environment.wait()
         if self._watch is not None:
             self._watch.stop()
+        self._end_capture(error)
         if self._recorder is not None and not self._closed:
             self.repo._writer().end_run(self._recorder, status, None if error is None else ending.describe_error(error))
         self._closed = True

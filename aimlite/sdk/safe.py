@@ -128,6 +128,8 @@ _EMPTY: dict[str, Callable[[], Any]] = {
     "sequence": _Nothing,
     "log_image": str,
     "get_logging_handler": _null_handler,
+    "get_terminal_logs": list,
+    "get_log_records": list,
 }
 
 
