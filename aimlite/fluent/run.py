@@ -46,20 +46,26 @@ def set_active(run: FluentRun | None) -> None:
     _active = run
 
 
-def while_open(instead: Any = None) -> Callable[[Call], Call]:
-    """A method that after the end of its run warns once and does nothing."""
+def while_open(instead: Callable[[], Any] = lambda: None) -> Callable[[Call], Call]:
+    """A method that after the end of its run warns once and gives what `instead` does."""
 
     def decorate(method: Call) -> Call:
         @functools.wraps(method)
         def call(self: FluentRun, *args: Any, **kwargs: Any) -> Any:
             if self._closed:
                 self._tell_ignored(method.__name__)
-                return instead
+                return instead()
             return method(self, *args, **kwargs)
 
         return cast(Call, call)
 
     return decorate
+
+
+def _null_handler() -> Any:
+    import logging
+
+    return logging.NullHandler()
 
 
 class FluentRun(Run):
@@ -319,6 +325,8 @@ class FluentRun(Run):
         if config_files is not None:
             archive_config_files(self, config_files)
 
+    log_text = while_open()(Run.log_text)
+    get_logging_handler = while_open(_null_handler)(Run.get_logging_handler)
     log_dataset = while_open()(Run.log_dataset)
     log_pretrained = while_open()(Run.log_pretrained)
 

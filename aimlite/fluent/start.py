@@ -145,7 +145,7 @@ def _opened(
     run._start(root, run_id is not None)
     if alias is not None:
         run.name = alias
-    if console_mode is not None:
+    if console_mode is not None and run._recorder is not None:
         run._capture_terminal(console_mode)
     return run
 

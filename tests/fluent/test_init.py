@@ -142,6 +142,19 @@ def test_the_active_run(init: Init) -> None:
     third.finish()
 
 
+@pytest.mark.parametrize(
+    ("mode", "kept"), [("smart", ["plain", "100%", "end"]), ("all", ["plain", "50%", "100%", "end"]), ("none", ["plain", "end"])]
+)
+def test_what_is_printed_is_recorded(tmp_path: Path, repo: Repo, mode: str, kept: list[str]) -> None:
+    script = "import aimlite, sys; run = aimlite.init(storage=sys.argv[1], run_id='r', capture_console=True, tqdm_mode=sys.argv[2])\n"
+    script += "print('plain'); sys.stderr.write('50%\\r'); sys.stderr.flush(); sys.stderr.write('100%\\n'); print('end'); run.finish()"
+    done = subprocess.run([sys.executable, "-u", "-c", script, repo.path, mode], capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"plain\nend\n", b"50%\r100%\n")
+    run = repo.get_run("r")
+    assert run is not None
+    assert sorted(line.text for line in run.get_terminal_logs().data) == sorted(kept)
+
+
 def test_a_snapshot_that_is_too_large_fails_the_run(init: Init, repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aimlite.sdk.archives.MAX_CODE_BYTES", 10)
     (tmp_path / "project").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -203,6 +204,8 @@ def test_after_the_end_each_method_warns_once_and_does_nothing(init: Init, repo:
         lambda: run.summary({"a": 1}),
         lambda: run.log_config(extra={"a": 1}),
         lambda: run.set_primary_metric("a"),
+        lambda: run.log_text("late"),
+        lambda: run.get_logging_handler().handle(logging.makeLogRecord({"msg": "late"})),
         lambda: run.log_dataset("d", "p"),
         lambda: run.log_pretrained("d", path_or_uri="p"),
     ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import logging
 import sys
 import types
 import warnings
@@ -78,6 +79,8 @@ def init(
     tqdm_mode: str = "smart"
 ): ...
 def log(self, data: dict = None, *, step: int = None, stage: str = None, **kwargs): ...
+def log_text(self, text: str): ...
+def get_logging_handler(self, level: int = logging.INFO, fmt: str = None): ...
 def log_image(self, key: str, image, step: int = None, caption: str = None, format: str = "png", quality: int = 90): ...
 def set_primary_metric(self, metric_name: str, mode: str = "max"): ...
 def log_config(self, *, args=None, extra: dict = None, config_files=None): ...
@@ -88,7 +91,7 @@ def log_pretrained(self, name: str, *, path_or_uri=None, save: bool = False, sou
 def summary(self, update: dict): ...
 def finish(self, status: str = "finished"): ...
 """
-SIGNATURES: dict[str, Any] = {}
+SIGNATURES: dict[str, Any] = {"logging": logging}
 exec(INIT, SIGNATURES)
 METHODS = [name for name, value in SIGNATURES.items() if inspect.isfunction(value) and name != "init"]
 
@@ -144,6 +147,7 @@ def test_runs_are_opened(script: Script, here: Path) -> None:
     assert [each.path for each in Repo("E:\\MLData").iter_runs()] == ["demo"]
     assert (runs[3]["code", "saved"], "code" in runs[4]) == (True, False)
     assert isinstance(run, FluentRun)
+    assert run.get_terminal_logs() is not None
 
 
 # -- log ----
@@ -180,6 +184,57 @@ def test_metrics_are_logged(script: Script) -> None:
     assert points(run, "val_loss", "eval") == {14: 0.3}
     assert points(run, "lr") == {100: 0.001}
     assert run.status == "finished"
+
+
+# -- text and logging ----
+
+LOG_TEXT = """
+run.log_text("Starting training...")
+run.log_text(f"Epoch 1/100, loss=0.5")
+run.log_text("✓ Training completed")
+"""
+HANDLER = """
+import runicorn as rn
+import logging
+
+run = rn.init(path="demo")
+
+logger = logging.getLogger(__name__)
+logger.addHandler(run.get_logging_handler())
+logger.setLevel(logging.INFO)
+
+logger.info("Training started")    # Saved to logs.txt
+logger.warning("LR is high")      # Saved to logs.txt
+
+run.finish()
+"""
+
+
+def logged(run: Any) -> list[str]:
+    return [str(line) for line in run.get_terminal_logs()]
+
+
+def test_text_is_logged(script: Script, here: Path) -> None:
+    run = aimlite.init("demo")
+    script(LOG_TEXT, run=run)
+    run.finish()
+    found = "\n".join(logged(run))
+    for text in ("Starting training...", "Epoch 1/100, loss=0.5", "✓ Training completed"):
+        assert text in found
+
+
+def test_python_logging_is_logged(script: Script) -> None:
+    names = script(HANDLER)
+    logger = names["logger"]
+    try:
+        found = "\n".join(logged(names["run"]))
+        assert "Training started" in found
+        assert "LR is high" in found
+        logger.info("too late")
+        assert "too late" not in "\n".join(logged(names["run"]))
+    finally:
+        logger.handlers.clear()
+        logger.setLevel(logging.NOTSET)
 
 
 # -- images ----
@@ -359,6 +414,7 @@ try:
 except KeyboardInterrupt:
     run.finish(status="interrupted")
 except Exception as e:
+    run.log_text(f"Error: {e}")
     run.finish(status="failed")
 """
 CONTEXT_MANAGER = """
@@ -400,6 +456,7 @@ def test_a_run_is_finished(script: Script, here: Path, work: Any, status: str, c
     run = aimlite.init()
     script(FINISH, run=run, work=work)
     assert (run.status, len(points(run, "loss")), run.is_finished) == (status, count, True)
+    assert status != "failed" or "Error: bad" in "\n".join(logged(run))
 
 
 @pytest.mark.parametrize(("error", "status"), [(None, "finished"), (ValueError("bad"), "failed"), (KeyboardInterrupt(), "interrupted")])
@@ -457,6 +514,7 @@ run = rn.init(
     tqdm_mode="smart"
 )
 
+run.log_text("Starting MNIST training...")
 run.set_primary_metric("test_accuracy", mode="max")
 
 # Log config
@@ -497,6 +555,7 @@ for epoch in range(10):
     
     avg_loss = total_loss / len(train_loader)
     run.log({"epoch_loss": avg_loss}, step=epoch)
+    run.log_text(f"Epoch {epoch+1}/10, loss={avg_loss:.4f}")
 
 # Summary
 run.summary({
@@ -563,6 +622,7 @@ def test_the_complete_example(script: Script, here: Path, torch: None, capfd: py
     assert "best_metric_value" not in run.get_summary()
     assert run["code", "saved"] is True
     assert run["datasets", "mnist", "train", "files"] == 1
+    assert sum("Epoch" in line for line in logged(run)) == 10
 
 
 PATTERN_1 = """
@@ -640,6 +700,9 @@ run.set_primary_metric("accuracy", mode="max")
 
 # Log metrics
 run.log({"loss": 0.1, "accuracy": 0.95}, step=100, stage="train")
+
+# Log text
+run.log_text("Training started")
 
 # Log image
 run.log_image("prediction", image_array, step=100)
