@@ -46,7 +46,7 @@ class RepoTransfer(RepoTrash):
         self._demand_writable()
         wanted = listed_hashes(run_hashes)
         self._reader.read(lambda view: _demand_movable(view, wanted, force))
-        prints = self._copy(wanted, dest)
+        prints = self._copy(wanted, dest, with_prints=True)
         there = _as_repo(dest)
         for run_hash in wanted:
             if _fingerprint(there, run_hash) != prints[run_hash]:
@@ -57,7 +57,7 @@ class RepoTransfer(RepoTrash):
         self._delete_for_good(wanted, moved=True)
         return True, []
 
-    def _copy(self, wanted: list[str], dest: Repo | str | os.PathLike[str]) -> dict[str, str]:
+    def _copy(self, wanted: list[str], dest: Repo | str | os.PathLike[str], with_prints: bool = False) -> dict[str, str]:
         there = _as_repo(dest)
         there._demand_writable()
         if os.path.realpath(there.path) == os.path.realpath(self.path):
@@ -71,7 +71,7 @@ class RepoTransfer(RepoTrash):
 
         path = there._layout.base / f"{INCOMING}{os.getpid()}-{os.urandom(4).hex()}.zip"
         try:
-            prints = self._export(wanted, path)
+            prints = self._export(wanted, path, with_prints)
             helper.run_helper(there._layout, "import", [str(path), False])
             for run_hash in wanted:
                 copy_staged(self._layout.uploads / run_hash, there._layout.uploads / run_hash)
@@ -89,13 +89,14 @@ class RepoTransfer(RepoTrash):
         self._export(wanted, Path(os.path.abspath(os.path.expanduser(path))))
         return wanted
 
-    def _export(self, wanted: list[str], path: Path) -> dict[str, str]:
-        from aimlite.storage.archive_file import write_archive
+    def _export(self, wanted: list[str], path: Path, with_prints: bool = False) -> dict[str, str]:
+        from aimlite.storage.archive_file import fingerprint, write_archive
 
         def write(view: View) -> dict[str, str]:
             for run_hash in wanted:
                 _demand_there(view, run_hash, self.path)
-            return {run.hash: run.sha256 for run in write_archive(path, view, wanted)}
+            write_archive(path, view, wanted)
+            return {run_hash: fingerprint(view, run_hash) for run_hash in wanted} if with_prints else {}
 
         return self._reader.read(write)
 

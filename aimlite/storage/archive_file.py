@@ -22,7 +22,7 @@ import msgpack
 
 from aimlite.errors import ArchiveError
 from aimlite.storage import keys, params
-from aimlite.storage.blobs import BLOB_BYTES, copy_blob
+from aimlite.storage.blobs import BLOB_BYTES, copy_blob, sha256
 from aimlite.storage.points import FLOATS, INTS, Points, encode_block
 from aimlite.storage.view import SequenceId, View
 
@@ -72,11 +72,16 @@ def write_archive(path: Path, view: View, run_hashes: list[str]) -> list[Archive
     return runs
 
 
+_CONTENT = params.packb(["content", b"", b""])[:9]
+
+
 def fingerprint(view: View, run_hash: str) -> str:
-    """The SHA-256 of a run's entries: equal for runs that are the same in all they hold."""
+    """The SHA-256 of a run's entries: equal for runs that are the same in all they hold. Contents are left out: their SHA-256 stands in the
+    entries of their objects, and where they lie differs."""
     hasher = hashlib.sha256()
     for entry in entries_of(view, run_hash, set()):
-        hasher.update(entry)
+        if not entry.startswith(_CONTENT):
+            hasher.update(entry)
     return hasher.hexdigest()
 
 
@@ -107,19 +112,26 @@ def entries_of(view: View, run_hash: str, blobs: set[bytes]) -> Iterator[bytes]:
 
 
 def _objects(view: View, sequence: SequenceId, points: Points, blobs: set[bytes]) -> Iterator[bytes]:
-    """The objects of some points, after the contents that they name and that are no blobs."""
-    from aimlite.storage.objects import encode_items
+    """The objects of some points in their final form, after the contents that they name and that are no blobs."""
+    from aimlite.storage.media import is_finished
+    from aimlite.storage.objects import INLINE_BYTES, Item, encode_items
 
     stamps = zip(points["order"].tolist(), points["writer"].tolist(), strict=True)
     for (order, writer), items in zip(stamps, view.objects(sequence, points), strict=True):
+        stored = []
         for index, item in enumerate(items):
-            if not isinstance(item.content, params.Blob):
-                continue
-            if item.size >= BLOB_BYTES and view.is_blob(item.content.digest):
-                blobs.add(item.content.digest)
-            else:
-                yield params.packb(["content", item.content.digest, view.object(sequence, order, writer, index)[1]])
-        yield params.packb(["object", order, writer, encode_items(items)])
+            if not is_finished(item.header):
+                header, content = view.object(sequence, order, writer, index)
+                item = Item(header, content if len(content) <= INLINE_BYTES else params.Blob(sha256(content), len(content)))
+                if isinstance(item.content, params.Blob):
+                    yield params.packb(["content", item.content.digest, content])
+            elif isinstance(item.content, params.Blob):
+                if item.size >= BLOB_BYTES and view.is_blob(item.content.digest):
+                    blobs.add(item.content.digest)
+                else:
+                    yield params.packb(["content", item.content.digest, view.object(sequence, order, writer, index)[1]])
+            stored.append(item)
+        yield params.packb(["object", order, writer, encode_items(stored)])
 
 
 def blob_member(digest: bytes) -> str:

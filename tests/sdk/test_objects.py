@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -532,3 +533,43 @@ def test_a_number_after_a_failed_object_call(repo: Repo) -> None:
     assert get(run, "first", Text) is None
     run.track(2.0, name="first")
     assert [metric.name for metric in run.metrics()] == ["first", "loss"]
+
+
+def test_deleting_the_last_user_of_a_content_frees_it(repo: Repo) -> None:
+    from aimlite.storage import keys
+    from aimlite.storage.view import Reader
+
+    def kept() -> list[int]:
+        view = Reader(repo._layout).view()
+        return [len(list(view.tree.scan(keys.prefix_range(space)))) for space in (keys.OBJECT, keys.CONTENT, keys.REFERENCE)]
+
+    large = Image(pixels(0, 800, 800, 3))
+    for number, run_hash in enumerate("ab"):
+        with Run(run_hash, repo=repo, capture_terminal_logs=False) as run:
+            run.track({"shared": Image(pixels(5, 40, 40, 3)), "own": Image(pixels(number, 40, 40, 3)), "large": large})
+    repo.merge()
+    assert kept() == [6, 3, 6]
+    assert repo.stats()["bytes"]["blobs"] > 1 << 20
+    repo.delete_run("a")
+    assert {sequence.run.hash for sequence in repo.query_images("", DISABLED)} == {"b"}
+    repo.delete_run("a", permanent=True)
+    assert kept() == [3, 2, 3]
+    assert repo.stats()["bytes"]["blobs"] > 1 << 20
+    repo.delete_run("b", permanent=True)
+    assert kept() == [0, 0, 0]
+    assert repo.stats()["bytes"]["blobs"] == 0
+
+
+def test_pixels_that_wait_for_a_merge_are_copied_and_moved(repo: Repo, tmp_path: Path) -> None:
+    given = {**of_every_class(), "noise": Image(pixels(0, 800, 800, 3))}
+    for run_hash in ("copied", "moved"):
+        with Run(run_hash, repo=repo, capture_terminal_logs=False) as run:
+            run.track(given)
+    with Repo(tmp_path / "other") as other:
+        repo.copy_runs(["copied"], other)
+        repo.move_runs(["moved"], other)
+        for run_hash in ("copied", "moved"):
+            found = other.get_run(run_hash)
+            assert found is not None
+            assert {name: get(found, name, type(value)).values[0] for name, value in given.items()} == given
+        assert other.check() == []
