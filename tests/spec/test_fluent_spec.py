@@ -771,7 +771,8 @@ run.finish()
 """
 
 
-def test_the_bytes_of_two_runs_are_stored_once_and_either_can_go(script: Script, here: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("gone", [0, 1])
+def test_the_bytes_of_two_runs_are_stored_once_and_either_can_go(script: Script, here: Path, tmp_path: Path, gone: int) -> None:
     (here / "train.py").write_text("print('trained')\n")
     (here / "data" / "cifar10" / "large").write_bytes(bytes(range(256)) * 8192)
     first = script(STORING)["run"]
@@ -780,12 +781,13 @@ def test_the_bytes_of_two_runs_are_stored_once_and_either_can_go(script: Script,
     assert sorted(path for path in (here / ".aimlite" / "blobs").rglob("*") if path.is_file()) == blobs
     assert first["code", "manifest"] == second["code", "manifest"]
     repo = Repo(here)
-    for gone, kept in ((first.hash, second),):
-        repo.delete_run(gone, permanent=True)
-        kept.restore_code(tmp_path / "code")
-        kept.restore_dataset("cifar10", tmp_path / "data")
+    runs = [first, second]
+    repo.delete_run(runs.pop(gone).hash, permanent=True)
+    [kept] = runs
+    kept.restore_code(tmp_path / "code")
+    kept.restore_dataset("cifar10", tmp_path / "data")
     assert (tmp_path / "code" / "train.py").read_text() == "print('trained')\n"
     assert (tmp_path / "data" / "cifar10" / "large").stat().st_size == 256 * 8192
     assert repo.check() == []
-    repo.delete_run(second.hash, permanent=True)
+    repo.delete_run(kept.hash, permanent=True)
     assert [path for path in (here / ".aimlite" / "blobs").rglob("*") if path.is_file()] == []
