@@ -1,4 +1,4 @@
-"""Metrics and runs as pandas frames and Arrow tables. Both libraries are extras, imported when asked for."""
+"""Metrics and runs as pandas frames, Arrow tables and Polars frames. The libraries are extras, imported when asked for."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from aimlite.sdk.params import as_json
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
     import pyarrow as pa
 
     from aimlite.sdk.metric import Metric
@@ -104,6 +105,12 @@ def metrics_table(metrics: Sequence[Metric]) -> pa.Table:
     return table.unify_dictionaries()
 
 
+def polars_frame(table: pa.Table) -> pl.DataFrame:
+    """The same columns; their memory is shared where both keep it alike."""
+    frame: pl.DataFrame = _extra("polars", "polars()").from_arrow(table)
+    return frame
+
+
 def _points(metric: Metric) -> Points:
     points: Points = metric._read(lambda view: view.points(metric._id))
     return points
@@ -160,5 +167,5 @@ def _extra(module: str, what: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        extra = {"pandas": "pandas", "pyarrow": "arrow"}[module]
+        extra = {"pandas": "pandas", "pyarrow": "arrow", "polars": "polars"}[module]
         raise ImportError(f"{what} needs {module}: pip install 'aimlite-store[{extra}]'") from error

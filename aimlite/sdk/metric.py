@@ -10,6 +10,7 @@ from aimlite.storage.points import FLOATS, INTS
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
     import pyarrow as pa
 
     from aimlite.sdk.run import Run
@@ -58,6 +59,12 @@ class Metric(Sequence):
         from aimlite.sdk.frames import metric_table
 
         return metric_table(self)
+
+    def polars(self) -> pl.DataFrame:
+        """The columns of `arrow()` as a Polars frame. Needs polars and pyarrow."""
+        from aimlite.sdk.frames import polars_frame
+
+        return polars_frame(self.arrow())
 
 
 class MetricCollection:
@@ -114,6 +121,12 @@ class MetricCollection:
         from aimlite.sdk.frames import metrics_table
 
         return metrics_table(list(self))
+
+    def polars(self) -> pl.DataFrame:
+        """The columns of `arrow()` as a Polars frame. Needs polars and pyarrow."""
+        from aimlite.sdk.frames import polars_frame
+
+        return polars_frame(self.arrow())
 
     def __repr__(self) -> str:
         return f"<metrics of run {self.run.hash}>"

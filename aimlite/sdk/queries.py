@@ -26,6 +26,7 @@ from aimlite.storage.view import METRIC, SequenceId, View
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
     import pyarrow as pa
 
     from aimlite.sdk.repo import Repo
@@ -213,6 +214,12 @@ class QueryMetricCollection(_Collection):
         from aimlite.sdk.frames import metrics_table
 
         return metrics_table(self._metrics())
+
+    def polars(self) -> pl.DataFrame:
+        """The columns of `arrow()` as a Polars frame. Needs polars and pyarrow."""
+        from aimlite.sdk.frames import polars_frame
+
+        return polars_frame(self.arrow())
 
     def numpy(self, padded: bool = False) -> Ragged | Padded:
         """Steps and values of all metrics that match, read in one pass: end to end, or as the rows of a matrix."""

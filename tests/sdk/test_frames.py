@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -85,6 +86,20 @@ def test_arrow(run: Run, repo: Repo) -> None:
         ("epoch", "double"),
         ("time", "timestamp[us, tz=UTC]"),
     ]
+    frame = run.metrics().polars()
+    assert [(name, kind.base_type()) for name, kind in frame.schema.items()] == [
+        *((name, pl.Categorical) for name in ("run", "name", "context")),
+        ("step", pl.Int64),
+        ("value", pl.Float64),
+        ("epoch", pl.Float64),
+        ("time", pl.Datetime),
+    ]
+    assert frame.to_dicts() == table.to_pylist()
+    assert repo.query_metrics("metric.name == 'loss'").polars()["value"].to_list() == [0.5, 0.25]
+    assert repo.query_metrics("metric.name == 'none'").polars().height == 0
+    loss = run.get_metric("loss", {"subset": "train", "x": {"y": 1}})
+    assert loss is not None
+    assert loss.polars()["step"].to_list() == [1, 5]
     rows = table.to_pylist()
     assert [(row["run"], row["name"], row["step"], row["value"], row["epoch"]) for row in rows] == [
         ("r", "acc", 2, 1.0, None),
