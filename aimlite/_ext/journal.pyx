@@ -795,6 +795,20 @@ cdef class JournalReader:
         cdef size_t n = self.count(number, limit)
         return self.columns_of[number].order[n - 1] if n else 0
 
+    def greatest_step(self, uint32_t number, uint64_t limit):
+        """Of the points of a sequence before offset `limit`; None if there is none."""
+        cdef size_t n = self.count(number, limit), k
+        cdef int64_t *step
+        cdef int64_t greatest
+        if n == 0:
+            return None
+        step = self.columns_of[number].step
+        greatest = step[0]
+        for k in range(1, n):
+            if step[k] > greatest:
+                greatest = step[k]
+        return greatest
+
     def columns(self, uint32_t number, uint64_t limit) -> tuple:
         """(n, steps int64, values float64, epochs float64, times int64, orders uint64, offsets uint32, flags uint8): bytes of the points before offset `limit`,
         in the order written. flags: 1 the step was given, 2 the value was an int."""

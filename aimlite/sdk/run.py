@@ -164,17 +164,16 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
         def last_step(_: str, packed: bytes) -> int | None:
             nonlocal looked
             if not looked:
-                from aimlite.storage.points import INTS
                 from aimlite.storage.view import METRIC
 
                 view, recorder = reader.view(), self._recorder
                 assert recorder is not None
                 for sequence in view.sequences(run_hash, None):
-                    summary = view.summary(sequence)
-                    if summary is not None:
-                        last_steps[sequence.packed] = summary.last_step
-                    if summary is not None and sequence.kind not in _UNCLAIMED:
-                        held = None if sequence.kind == METRIC else (sequence.kind, bool(summary.flags & INTS))
+                    last = view.last_step(sequence)
+                    if last is not None:
+                        last_steps[sequence.packed] = last
+                    if last is not None and sequence.kind not in _UNCLAIMED:
+                        held = None if sequence.kind == METRIC else (sequence.kind, view.holds_lists(sequence))
                         recorder.kinds.setdefault(packed_sequence(sequence.name, sequence.context), (held, None))
                 looked = True
             return last_steps.get(packed)

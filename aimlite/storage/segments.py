@@ -464,6 +464,14 @@ class SegmentView:
         self.demand_intact()  # after reading: only then is the damage of a rotated segment known
         return concatenate(parts)
 
+    def greatest_step(self, run: SegmentRun, packed: bytes) -> int | None:
+        """Of the points of a sequence; None if there is none."""
+        self.segment.demand_points()
+        self.demand_intact()
+        assert self.segment._points is not None
+        found = [self.segment._points.greatest_step(record.number, self.limit) for record in run.by_key.get(packed, ())]
+        return max((step for step in found if step is not None), default=None)
+
     def writer_entry(self, run: SegmentRun) -> WriterEntry:
         """What this segment says of its writer and the run."""
         opens = [entry for entry in run.opens if entry[0] < self.limit]

@@ -30,6 +30,7 @@ from aimlite.storage.media import finish
 from aimlite.storage.objects import Item, ObjectRecord, checked_content, decode_items, read_content
 from aimlite.storage.params import ParamTree
 from aimlite.storage.points import (
+    INTS,
     Points,
     Summary,
     concatenate,
@@ -367,6 +368,22 @@ class View:
         if int(fresh["step"][0]) > merged.last_step:
             return merged.followed_by(summarize(fresh))
         return summarize(self.points(sequence))
+
+    def last_step(self, sequence: SequenceId) -> int | None:
+        """The greatest step of a sequence; None when it has no point. Unmerged points are neither put together nor resolved for it."""
+        if sequence.packed in self.tombstones.of_sequences(sequence.run):
+            summary = self.summary(sequence)
+            return None if summary is None else summary.last_step
+        merged = self.merged_summary(sequence)
+        found = [segment.greatest_step(run, sequence.packed) for segment, run in self._intact(sequence.run)]
+        if merged is not None:
+            found.append(merged.last_step)
+        return max((step for step in found if step is not None), default=None)
+
+    def holds_lists(self, sequence: SequenceId) -> bool:
+        """Whether the objects of a sequence were given as lists."""
+        summary = self.summary(sequence)
+        return summary is not None and bool(summary.flags & INTS)
 
     def unmerged_points(self, sequence: SequenceId) -> Points:
         """The points in the journals, in no order."""

@@ -514,8 +514,8 @@ def test_objects_as_the_format_says(tmp_path: Path) -> None:
     files = Files()
     try:
         recorder = Recorder(files.journal, 0, "run-1")
-        recorder.track_objects("texts", "t", object_records(first, tmp_path), 1, False, 5, 2.5, {"on": 1})
-        recorder.track_objects("texts", "t", object_records(many, tmp_path), 12, False, None, None, {"on": 1})
+        recorder.track_objects("texts", "t", object_records(first, tmp_path, {}), 1, False, 5, 2.5, {"on": 1})
+        recorder.track_objects("texts", "t", object_records(many, tmp_path, {}), 12, False, None, None, {"on": 1})
         written = reference.decode_journal(files.contents()[0], WRITER, SEGMENT)
         reader = ext.JournalReader(files.contents()[0][:40], WRITER, SEGMENT)
         reader.feed(files.contents()[0][40:], True)

@@ -480,6 +480,7 @@ class Engine(RuleBasedStateMachine):
             rows = sorted(model.rows[key], key=lambda row: row[0])
             found = run.get_metric(key[0], model.contexts[key])
             assert found is not None
+            assert repo._reader.read(lambda view, found=found: view.last_step(found._id)) == rows[-1][0]
             assert repr(found.values.sparse_list()) == repr(([row[0] for row in rows], [row[1] for row in rows]))
             assert repr(metric.epochs.values_list()) == repr([row[2] for row in rows])
             numbers = [row[1] for row in rows if row[1] == row[1]]
