@@ -354,9 +354,9 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
         """(name, context, this run) of each sequence of the types named. Raises ValueError for a type that there is not."""
         from aimlite.sdk.object_sequences import sequences_of
 
-        for kind in checked_types(dtypes):
-            found = self.metrics() if kind == "metric" else sequences_of(self, kind)
-            yield from ((sequence.name, sequence.context.to_dict(), self) for sequence in found)
+        kinds = checked_types(dtypes)
+        found = (sequence for kind in kinds for sequence in (self.metrics() if kind == "metric" else sequences_of(self, kind)))
+        return ((sequence.name, sequence.context.to_dict(), self) for sequence in found)
 
     def collect_sequence_info(self, sequence_types: str | Iterable[str], skip_last_value: bool = False) -> dict[str, list[dict[str, Any]]]:
         """{type: [{'name', 'context', 'values': {'dtype', 'first', 'first_step', 'last', 'last_step', 'min', 'max', 'count'}}]} for each
