@@ -42,7 +42,8 @@ def test_repo_may_stand_before_the_command_or_after_it(process: Process, repo: R
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nope"], "error: No such command 'nope'. (see 'aimlite --help')\n"),
+        (["zzzzzz"], "error: No such command 'zzzzzz'. (see 'aimlite --help')\n"),  # like no other: click suggests those
+        (["nope"], "error: No such command 'nope'."),
         (["ls", "--nope"], "error: No such option"),
         (["ls", "--limit", "0"], "error: Invalid value for '--limit'"),
         (["show"], "error: Missing argument 'HASH'. (see 'aimlite show --help')\n"),

@@ -73,6 +73,7 @@ def test_stats_are_the_same_before_and_after_a_merge(repo: Repo) -> None:
     assert repo.stats() == {
         "runs": 0,
         "status": {"running": 0, "finished": 0, "failed": 0, "interrupted": 0},
+        "trash": 0,
         "sequences": 0,
         "points": 0,
         "bytes": {"journals": 0, "tree": 0, "blobs": 0, "total": 0},
@@ -125,13 +126,20 @@ def test_the_properties_of_a_run_are_looked_up_once(repo: Repo, monkeypatch: pyt
     if merged:
         repo.merge()
     looked = []
-    for method in ("_derive_state", "_read_properties"):
+    for method in ("_derive_state", "stamped_properties"):
         whole = getattr(View, method)
         monkeypatch.setattr(View, method, lambda view, run_hash, whole=whole: (looked.append(run_hash), whole(view, run_hash))[1])
+    asked = []
+    for method in ("get", "scan", "scan_keys"):
+        whole = getattr(TreeReader, method)
+        monkeypatch.setattr(
+            TreeReader, method, lambda tree, *given, whole=whole, **options: (asked.append(given), whole(tree, *given, **options))[1]
+        )
     frozen = repo.frozen()
     told = [(run.name, run.experiment, run.archived, run.status, run.end_time == run.creation_time) for run in frozen.iter_runs()]
     assert told == [(f"n {run_hash}", f"e {run_hash}", False, "finished", False) for run_hash in ("two", "one")]
     assert looked == ["two", "two", "one", "one"]
+    assert len(asked) <= 4 * len(told) + 3  # of a run its entry (twice), writers, properties; once the list and whether there is a trash
     view = frozen._view()
     view.properties("one").clear()  # the caller's own
     assert view.properties("one")["name"] == "n one"
