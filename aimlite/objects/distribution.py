@@ -131,9 +131,10 @@ def histogram(samples: Any, bins: int) -> tuple[NDArray[np.int64], float, float,
         return weights, 0.0, 1.0, left_out
     begin, end = spread(low, high, bins)
     scale = 0.25 if math.isinf(end - begin) else 1.0  # a range that is no float64
-    for piece in _pieces(flat):
-        finite = _finite(piece)
-        weights += np.histogram(finite if scale == 1 else finite * scale, bins, (begin * scale, end * scale))[0]
+    with np.errstate(over="ignore"):  # as in `edges`
+        for piece in _pieces(flat):
+            finite = _finite(piece)
+            weights += np.histogram(finite if scale == 1 else finite * scale, bins, (begin * scale, end * scale))[0]
     return weights, begin, end, left_out
 
 
@@ -163,7 +164,8 @@ def edges(low: float, high: float, bins: int) -> NDArray[np.float64]:
     import numpy as np
 
     if not math.isinf(high - low):
-        return np.linspace(low, high, bins + 1)
+        with np.errstate(over="ignore"):  # the last, which it puts right, may round to beyond the greatest float64
+            return np.linspace(low, high, bins + 1)
     bounds = np.linspace(low / 4, high / 4, bins + 1) * 4
     bounds[0], bounds[-1] = low, high
     return bounds

@@ -271,6 +271,7 @@ class Writer:
         hidden = path.with_name("." + journal_name(writer, segment))
         fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
+            fd = _above_streams(fd)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -373,6 +374,16 @@ def warn(message: str, stacklevel: int = 1) -> None:
     except Exception:  # a RuntimeWarning, or whatever a showwarning of the user's raises
         with contextlib.suppress(Exception):  # there may be no stderr
             sys.stderr.write(f"aimlite: {message}\n")
+
+
+def _above_streams(fd: int) -> int:
+    """The same file at a descriptor above 2. Where stdin, stdout or stderr is closed a new file gets its descriptor, and whatever C prints
+    would go into the file."""
+    if fd > 2:
+        return fd
+    above = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return above
 
 
 def _sync_file(path: Path) -> None:

@@ -471,3 +471,41 @@ def test_track_looks_like_a_method_written_in_python() -> None:
     assert signature.parameters["context"].kind is inspect.Parameter.KEYWORD_ONLY
     assert typing.get_type_hints(Run.track)["name"] == str | None
     assert "survives the process" in (inspect.getdoc(Run.track) or "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_what_c_prints_into_a_closed_descriptor_stays_out_of_the_journal(
+    repo: Repo, repo_path: str, monkeypatch: pytest.MonkeyPatch, closed: str, recorded: bool
+) -> None:
+    """A journal begun there would have the descriptor, and so would the one after it. It stays locked: while it is open the run is
+    running."""
+    script = """
+        import os, sys
+        from aimlite import Repo, Run
+        from aimlite.storage.writer import end_segment
+
+        def print_as_c_does():
+            for fd in range(3):
+                try:
+                    os.write(fd, b"printed")
+                except OSError:
+                    pass  # it is closed
+
+        run = Run("r", repo=sys.argv[1], capture_terminal_logs=sys.argv[2] == "True")
+        for step in range(4):
+            run.track(step, name="m")
+            print_as_c_does()
+            if step == 1:
+                end_segment(run.repo._layout)
+        journals = os.path.join(sys.argv[1], ".aimlite", "journals")
+        if sys.platform == "linux":
+            links = [f"/proc/self/fd/{fd}" for fd in range(100)]
+            assert [os.readlink(link).startswith(journals) for link in links if os.path.islink(link)].count(True) == 1
+        run["status"] = Repo(sys.argv[1]).get_run("r").status
+    """
+    command = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", textwrap.dedent(script), repo_path, str(recorded)]
+    assert subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == 0
+    run = repo.get_run("r")
+    assert (run.status, run["status"]) == ("finished", "running")
+    assert run.get_metric("m").values.sparse_list()[1] == [0, 1, 2, 3]
