@@ -25,6 +25,7 @@ cdef extern from "journal_file.h":
     int aimlite_file_write(int fd, const unsigned char *data, size_t n, uint64_t offset) nogil
     int aimlite_fdatasync(int fd) nogil
     int aimlite_leave_last_words(int fd, const unsigned char *data, size_t n, size_t m, uint64_t offset) nogil
+    void aimlite_note_foreign_threads() nogil
     int AIMLITE_TELLS_EXIT_STATUS
     uint64_t aimlite_now_us() nogil
 
@@ -94,6 +95,12 @@ cdef uint32_t header_seed(uint64_t writer, uint32_t segment) noexcept:
     put_u64(identity, writer)
     put_u32(identity + 8, segment)
     return aimlite_crc32c(0, identity, 12)
+
+
+def note_foreign_threads() -> None:
+    """Tells that a library is in use whose threads are waited for at exit: forked children, which do not have them, then exit without destructors (where the C library
+    is glibc)."""
+    aimlite_note_foreign_threads()
 
 
 def now_us() -> int:

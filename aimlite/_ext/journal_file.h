@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
@@ -38,6 +39,20 @@ static pthread_mutex_t aimlite_files_mutex = PTHREAD_MUTEX_INITIALIZER;
 static aimlite_file *aimlite_files = NULL;
 static int aimlite_fork_hooked = 0;
 static aimlite_last_words *aimlite_all_last_words = NULL;
+static int aimlite_last_words_registered = 0;
+
+/* Whether a library is in use that waits, when the process exits, for threads which a forked child does not have. Joining them there ends the child with an
+ * abort() where a new thread got the memory of one of them. */
+static int aimlite_has_foreign_threads = 0;
+
+#ifdef __GLIBC__
+/* Called by exit() before the destructors of what was loaded before the fork. */
+static void aimlite_leave_child(int status, void *unused) {
+    (void)unused;
+    fflush(NULL);
+    _exit(status);
+}
+#endif
 
 static void aimlite_before_fork(void) { pthread_mutex_lock(&aimlite_files_mutex); } /* never held by one who waits */
 
@@ -54,6 +69,23 @@ static void aimlite_after_fork_child(void) {
         pthread_mutex_init(&f->mutex, NULL);
     }
     for (; aimlite_all_last_words; aimlite_all_last_words = aimlite_all_last_words->next) close(aimlite_all_last_words->fd);
+#ifdef __GLIBC__
+    aimlite_last_words_registered = 0; /* what is registered from here on is called before what was before */
+    if (aimlite_has_foreign_threads) on_exit(aimlite_leave_child, NULL);
+#endif
+    pthread_mutex_unlock(&aimlite_files_mutex);
+}
+
+/* With the list's mutex held. */
+static void aimlite_hook_forks(void) {
+    if (!aimlite_fork_hooked) pthread_atfork(aimlite_before_fork, aimlite_after_fork_parent, aimlite_after_fork_child);
+    aimlite_fork_hooked = 1;
+}
+
+static void aimlite_note_foreign_threads(void) {
+    pthread_mutex_lock(&aimlite_files_mutex);
+    aimlite_hook_forks();
+    aimlite_has_foreign_threads = 1;
     pthread_mutex_unlock(&aimlite_files_mutex);
 }
 
@@ -63,10 +95,7 @@ static aimlite_file *aimlite_file_new(void) {
     f->fd = -1;
     pthread_mutex_init(&f->mutex, NULL);
     pthread_mutex_lock(&aimlite_files_mutex);
-    if (!aimlite_fork_hooked) {
-        pthread_atfork(aimlite_before_fork, aimlite_after_fork_parent, aimlite_after_fork_child);
-        aimlite_fork_hooked = 1;
-    }
+    aimlite_hook_forks();
     f->next = aimlite_files;
     if (f->next) f->next->prev = f;
     aimlite_files = f;
@@ -124,14 +153,13 @@ static void aimlite_say_last_words(int status, void *unused) {
 /* Takes over fd. 0: done. -1: this platform or its memory does not do it, fd is the caller's. */
 static int aimlite_leave_last_words(int fd, const unsigned char *data, size_t n, size_t m, uint64_t offset) {
 #ifdef __GLIBC__
-    static int registered = 0;
     aimlite_last_words *w = (aimlite_last_words *)malloc(sizeof(aimlite_last_words) + n + m);
     if (!w) return -1;
-    if (!registered && on_exit(aimlite_say_last_words, NULL) != 0) {
+    if (!aimlite_last_words_registered && on_exit(aimlite_say_last_words, NULL) != 0) {
         free(w);
         return -1;
     }
-    registered = 1;
+    aimlite_last_words_registered = 1;
     w->fd = fd;
     w->offset = offset;
     w->n = n;

@@ -186,7 +186,7 @@ def _open_machine() -> Machine:
 def _end_at_exit() -> None:
     """No thread should be in the middle of a call into a library while the interpreter goes down, if that can be had soon."""
     sampler = _sampler
-    if sampler is not None and sampler.is_alive():
+    if sampler is not None and sampler.pid == os.getpid() and sampler.is_alive():
         sampler.end()
 
 

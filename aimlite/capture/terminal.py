@@ -42,6 +42,7 @@ _STANDBY = str(Path(__file__).with_name("standby.py"))
 
 _lock = threading.RLock()
 _capture: _Capture | None = None
+_pid = os.getpid()  # of the process whose capture that is
 _at_exit: list[Any] = []
 _failures: deque[str] = deque()
 _lingering: list[Relay] = []  # of captures that are over, into which somebody can still write
@@ -67,6 +68,7 @@ class Log:
 
     def _open(self) -> None:
         global _capture
+        _notice_fork()
         with _lock:
             if _capture is None:
                 if not _at_exit:
@@ -80,6 +82,7 @@ class Log:
     def close(self) -> None:
         """Gives the sink all that was printed before; it gets no more. The descriptors are what they were, if this is the last log."""
         global _capture
+        _notice_fork()
         ended = None
         with _lock:
             capture = self._capture
@@ -110,6 +113,7 @@ class Log:
 
 def catch_up() -> None:
     """Gives the logs all that was printed so far."""
+    _notice_fork()
     with _lock:
         if _capture is not None:
             _flush()
@@ -549,13 +553,21 @@ def _start_standby(relays: list[Relay]) -> None:
 
 def _close_all() -> None:
     """The log of an open run gets its last lines, and the terminal too, while the run can take them."""
+    _notice_fork()
     capture = _capture
     for log in list(capture.logs) if capture is not None else ():
         log.close()
 
 
+def _notice_fork() -> None:
+    """A C library's fork does not pass through Python: the child has the parent's capture, but neither its thread nor who held its lock."""
+    if _pid != os.getpid():
+        _after_fork_in_child()
+
+
 def _after_fork_in_child() -> None:
-    global _lock, _capture
+    global _lock, _capture, _pid
+    _pid = os.getpid()
     _lock = threading.RLock()
     _lingering.clear()
     if _capture is not None:

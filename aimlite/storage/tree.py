@@ -36,6 +36,7 @@ from rocksdict import (
     WriteOptions,
 )
 
+from aimlite._ext.journal import note_foreign_threads
 from aimlite._ext.keys import take_entries
 from aimlite.errors import AimliteError, CorruptionError
 from aimlite.storage import keys
@@ -193,6 +194,7 @@ class TreeReader(_RocksTree):
             raise _translated(error, path, opening=True) from None
         super().__init__(db, path)
         _open_readers.add(self)
+        note_foreign_threads()  # RocksDB's
 
     def catch_up(self) -> None:
         if not self._follows:
