@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-SOURCES := $(wildcard aimlite/_ext/*.pyx aimlite/_ext/*.pxd aimlite/_ext/*.h) aimlite/query/aimql.lark aimlite/query/tables.py
+SOURCES := $(wildcard aimlite/_ext/*.pyx aimlite/_ext/*.pxd aimlite/_ext/*.h) aimlite/query/aimql.lark aimlite/query/tables.py aimlite/query/aimql.lark aimlite/query/tables.py
 EXTENSIONS := aimlite._ext.keys aimlite._ext.blocks aimlite._ext.journal aimlite._ext.recorder aimlite._ext.relay
 
 .PHONY: demo test stress check bench bench-peers bench-codecs bench-scaling bench-compare docs sanitize fuzz clean
@@ -63,11 +63,11 @@ fuzz: $(VENV)/.built  ## random bytes into every decoder and random queries, AIM
 	AIMLITE_FUZZ_SECONDS=$${AIMLITE_FUZZ_SECONDS:-300} $(PYTEST) -m fuzz tests/ext tests/query
 
 clean:  ## .venv and everything built
-	rm -rf $(VENV) build dist *.egg-info aimlite/_ext/*.c aimlite/_ext/*.so
+	rm -rf $(VENV) build dist *.egg-info aimlite/_ext/*.c aimlite/_ext/*.so aimlite/query/aimql_tables.json
 
 $(VENV)/.installed: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check 'setuptools>=77' 'cython>=3.0.11'
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'setuptools>=77' 'cython>=3.0.11' 'lark>=1.2'
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[dev,plot]'
 	touch $@
 
