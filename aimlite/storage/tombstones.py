@@ -13,6 +13,7 @@ import msgpack
 import numpy as np
 
 from aimlite._ext.keys import pack, unpack
+from aimlite.errors import CorruptionError
 from aimlite.storage import keys
 from aimlite.storage.points import Points
 from aimlite.storage.tree import Tree
@@ -70,7 +71,10 @@ class Tombstones:
 
     def _any(self) -> bool:
         if self._has_any is None:
-            self._has_any = next(self._tree.scan_keys(keys.tombstones(), limit=1), None) is not None
+            try:
+                self._has_any = next(self._tree.scan_keys(keys.tombstones(), limit=1), None) is not None
+            except CorruptionError:  # that of the run in question may be readable
+                self._has_any = True
         return self._has_any
 
 

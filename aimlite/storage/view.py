@@ -103,8 +103,14 @@ class View:
 
     def has_run(self, run_hash: str) -> bool:
         """Whether there is such a run outside of the trash. Raises CorruptionError when it is not found but a damaged journal may hold
-        it."""
-        return self.holds_run(run_hash) and not self.is_trashed(run_hash)
+        it, or damage hides whether it left the trash."""
+        if not self.holds_run(run_hash):
+            return False
+        if not self.is_trashed(run_hash):
+            return True
+        if self._may_move_trash(run_hash):
+            self.properties(run_hash)
+        return False
 
     def holds_run(self, run_hash: str) -> bool:
         """Whether there is such a run, be it in the trash. Raises as `has_run`."""
@@ -119,15 +125,29 @@ class View:
 
     def is_trashed(self, run_hash: str) -> bool:
         """Whether a run that there is lies in the trash. Where a damaged journal keeps that from being known, what the tree says counts."""
-        self.mentioned_runs()
-        if run_hash in self._moving_trash:
+        if self._may_move_trash(run_hash):
             with contextlib.suppress(CorruptionError):
                 return self.properties(run_hash).get(TRASHED) is not None
+        return self._is_trashed_in_tree(run_hash)
+
+    def _may_move_trash(self, run_hash: str) -> bool:
+        """Whether a journal may put a run into the trash, or take it out of it."""
+        try:
+            self.mentioned_runs()
+        except CorruptionError:  # in the tree, of another run perhaps
+            return any(run.moves_trash for segment in self.segments if (run := self._run(segment, run_hash)))
+        return run_hash in self._moving_trash
+
+    def _is_trashed_in_tree(self, run_hash: str) -> bool:
         return self._tree_has_trash() and "trashed" in (self._tree_run(run_hash) or ())
 
     def _tree_has_trash(self) -> bool:
+        """False spares looking at each run: so it is True when the index, which says it, cannot be read."""
         if self._any_trashed is None:
-            self._any_trashed = next(self.tree.scan_keys(keys.property_index_of(TRASHED), limit=1), None) is not None
+            try:
+                self._any_trashed = next(self.tree.scan_keys(keys.property_index_of(TRASHED), limit=1), None) is not None
+            except CorruptionError:
+                self._any_trashed = True
         return self._any_trashed
 
     def trashed_runs(self) -> list[str]:
@@ -192,16 +212,16 @@ class View:
         """Those in which runs may begin that neither the count nor the list has."""
         return [segment.segment.path for segment in self.segments if segment.is_damaged]
 
-    def corrupted_runs(self) -> set[str]:
+    def corrupted_runs(self, among: Iterable[str] | None = None) -> set[str]:
         """The runs of which a damaged journal holds a part, or may. Takes time in the unmerged journals, and in all runs only when one is
-        damaged."""
+        damaged. among: what to look at where the tree cannot list its runs."""
         for segment in self.segments:
             segment.segment.demand_points()
         damaged = [segment for segment in self.segments if segment.is_damaged]
         if not damaged:
             return set()
         lost = {run_hash for segment in damaged for run_hash in segment.segment.lost_runs()}
-        return lost.union(run_hash for run_hash in self.run_hashes() if not self._is_intact(run_hash))
+        return lost.union(run_hash for run_hash in (self.run_hashes() if among is None else among) if not self._is_intact(run_hash))
 
     def run_state(self, run_hash: str) -> RunState:
         """Raises KeyError when there is no such run."""
@@ -354,7 +374,7 @@ class View:
     def merged_summary(self, sequence: SequenceId) -> Summary | None:
         """What the tree says of a sequence."""
         data = self.tree.get(keys.sequence(sequence.key_name, sequence.context, sequence.run))
-        if data is None and self._tree_has_trash():  # read through a Run that was there before, or just taken out again
+        if data is None and self._is_trashed_in_tree(sequence.run):  # read through a Run that was there before, or just taken out again
             data = self.tree.get(keys.trashed_sequence(sequence.key_name, sequence.context, sequence.run))
         return None if data is None else decode_summary(data)
 
@@ -388,7 +408,7 @@ class View:
     def unmerged_points(self, sequence: SequenceId) -> Points:
         """The points in the journals, in no order."""
         fresh = concatenate([segment.points(run, sequence.packed) for segment, run in self._intact(sequence.run)])
-        return written_after(fresh, self.tombstones.of_sequences(sequence.run).get(sequence.packed, 0))
+        return written_after(fresh, self.tombstones.of_sequences(sequence.run).get(sequence.packed, 0)) if len(fresh) else fresh
 
     def points(self, sequence: SequenceId, begin: int | None = None, end: int | None = None) -> Points:
         """The points of a sequence at begin ≤ step < end (None: no bound), resolved. Only blocks that may hold such steps are read."""

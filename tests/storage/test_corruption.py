@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from aimlite import CorruptionError, Repo, Run
+from aimlite import CorruptionError, Repo, Run, Text
+from aimlite.sdk.object_sequences import sequences_of
 from aimlite.storage import generation
 from aimlite.storage.layout import Layout
 from aimlite.storage.view import Reader
@@ -603,6 +604,67 @@ def test_runs_with_a_damaged_block_of_the_tree_are_listed_as_corrupted(damaged: 
         assert unreadable <= set(corrupted) <= {"merged", "blob"}, place
         found.update(corrupted)
     assert "merged" in found
+
+
+GONE = [random.Random(number).randbytes(64).hex() for number in range(300)]
+TRASHED = {"d0", "d3", "d4", "d5"}
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Path:
+    """A repo whose tree has keys in every space, in some fifty blocks, and journals of runs that lie there too."""
+    repo, chance = Repo(tmp_path / "repo"), random.Random(1)
+    shared = Text(chance.randbytes(6000).hex())
+    for run_hash in [f"{kind}{number}" for number in range(6) for kind in "abcd"]:
+        with Run(run_hash, repo=repo) as run:
+            run["p"] = {chance.randbytes(8).hex(): chance.randbytes(600).hex() for _ in range(3)}
+            run.description = chance.randbytes(600).hex()
+            run.add_tag(chance.randbytes(20).hex())
+            run.track_columns("m", [chance.random() for _ in range(300)])
+            run.track([shared, Text(chance.randbytes(4000).hex()), Text(run_hash)], name="t")
+    for run_hash in GONE:
+        Run(run_hash, repo=repo).close()
+    repo.merge()
+    repo.delete_runs(GONE, permanent=True)
+    repo.delete_runs([f"d{number}" for number in range(6)])
+    repo.restore_runs(["d1"])
+    repo.merge()
+    repo.restore_runs(["d2"])
+    for run_hash in ("a0", "fresh", GONE[7], "d2"):
+        with Run(run_hash, repo=repo) as run:
+            run.track(1.0, name="more")
+            run.track(Text(run_hash * 200), name="u")
+        end_segment(repo._layout)
+    return tmp_path / "repo" / ".aimlite"
+
+
+def read_whole(base: Path, run_hash: str) -> Any:
+    """All that `read` leaves out, too; None when there is no such run."""
+    run = afresh(base).get_run(run_hash)
+    if run is None:
+        return None
+    texts = [[text.data for text in record.objects] for sequence in sequences_of(run) for record in sequence.records()]
+    ranges = [list(map(list, metric.values[1:5])) for metric in run.metrics()]
+    return read(base, run_hash), run.description, run.tags, run.name, texts, ranges
+
+
+def test_the_runs_that_cannot_be_read_are_listed_whatever_is_damaged_in_the_tree(full: Path) -> None:
+    """And no others, but for those in the trash, which nothing reads."""
+    hashes = [*afresh(full).list_all_runs(), "d0", GONE[3]]
+    expected = {run_hash: read_whole(full, run_hash) for run_hash in hashes}
+    assert [run_hash for run_hash in hashes if expected[run_hash] is None] == ["d0", GONE[3]]
+    path = max((full / "tree").glob("*.sst"), key=lambda path: path.stat().st_size)
+    numbers = set()
+    for place in flips(path, FLIPS // 2):
+        try:
+            corrupted = set(afresh(full).list_corrupted_runs())
+        except CorruptionError:
+            continue  # it does not open
+        unreadable = {run_hash for run_hash in hashes if attempt(lambda run_hash=run_hash: read_whole(full, run_hash), expected[run_hash])}
+        assert unreadable - corrupted <= {"d0", GONE[3]}, place  # which cannot be told from runs that are not there
+        assert corrupted - unreadable <= TRASHED, place
+        numbers.add(len(corrupted))
+    assert len(numbers) > 5
 
 
 def test_a_zero_that_became_a_space_in_the_check_of_the_generation_is_found(tmp_path: Path) -> None:
