@@ -27,7 +27,7 @@ def describe(directory: Path) -> dict[str, str]:
         "Python": f"{platform.python_implementation()} {platform.python_version()}; {', '.join(packages)}",
         "CPU": f"{_cpu_model()}, {os.cpu_count()} cores; load {load}",
         "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": " ".join((platform.system(), *platform.release().split("-")[:1])),
         "directory": f"{directory} on {_file_system(directory)}",
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
