@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from printing import Printed, kill, logged, logged_with_source, read_all, run, run_on_terminal, script, wait_until
 
+from aimlite.capture import terminal
 from aimlite.capture.terminal import Log
 
 STRESS = os.environ.get("AIMLITE_STRESS") == "1"
@@ -433,6 +434,13 @@ class Notebook:
         pass
 
 
+@pytest.fixture
+def _no_capture() -> None:
+    """A run that an earlier test left open has a capture of its own, of the streams that there were then."""
+    terminal._close_all()
+
+
+@pytest.mark.usefixtures("_no_capture")
 def test_streams_without_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     out, err = Notebook(), Notebook()
     monkeypatch.setattr(sys, "stdout", out)
