@@ -17,7 +17,8 @@ demo: $(VENV)/.built  ## eight small trainings into one repo, then their curves
 	$(BIN)/python -m aimlite.demo
 
 stress: $(VENV)/.built  ## kills, many processes, damage, long loops at full counts; then random bytes into every decoder
-	AIMLITE_STRESS=1 $(PYTEST) tests/stress tests/storage/test_corruption.py
+	AIMLITE_STRESS=1 $(PYTEST) tests/stress tests/storage tests/archive tests/objects tests/capture/test_terminal.py \
+	    tests/sdk/test_archives.py tests/sdk/test_artifacts.py tests/sdk/test_deletion.py tests/sdk/test_objects.py tests/sdk/test_transfer.py
 	AIMLITE_FUZZ_SECONDS=$${AIMLITE_FUZZ_SECONDS:-60} $(PYTEST) -m fuzz tests/ext tests/query
 
 check: $(VENV)/.built  ## style, types, stubs, layers, docs

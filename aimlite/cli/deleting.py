@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aimlite.sdk.repo import Repo
 
 _SHOWN = 10
-yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 hashes_argument = click.argument("prefixes", metavar="HASH...", nargs=-1, required=True, type=RunHash())
 
 

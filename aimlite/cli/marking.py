@@ -92,7 +92,7 @@ def tag_rename(name: str, new_name: str) -> None:
 
 @tag.command("delete")
 @click.argument("name", metavar="TAG")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def tag_delete(name: str, yes: bool) -> None:
     """Take a tag from every run, and forget its color and comment."""
     with open_repo(to_change=True) as repo, _usage():

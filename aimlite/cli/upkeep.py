@@ -55,7 +55,7 @@ def check(context: click.Context, quick: bool, as_json: bool) -> None:
 
 
 @click.command("repair", cls=Command)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @json_option
 def repair(yes: bool, as_json: bool) -> None:
     """Mend what check reports.
