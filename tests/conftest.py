@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 # The same examples each time, so that a change is judged by what it does; `make stress` draws new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
-settings.load_profile("default" if os.environ.get("AIMLITE_STRESS") == "1" else "repeatable")
+settings.register_profile("stress", deadline=None)
+settings.load_profile("stress" if os.environ.get("AIMLITE_STRESS") == "1" else "repeatable")
 
 
 @pytest.fixture(autouse=True)
