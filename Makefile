@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 SOURCES := $(wildcard aimlite/_ext/*.pyx aimlite/_ext/*.pxd aimlite/_ext/*.h) aimlite/query/aimql.lark aimlite/query/tables.py
-EXTENSIONS := aimlite._ext.keys aimlite._ext.blocks aimlite._ext.journal aimlite._ext.recorder aimlite._ext.relay
+EXTENSIONS := aimlite._ext.keys aimlite._ext.blocks aimlite._ext.journal aimlite._ext.packed aimlite._ext.recorder aimlite._ext.relay
 
 .PHONY: demo test stress check bench bench-peers bench-codecs bench-scaling bench-compare docs sanitize fuzz clean
 

@@ -39,14 +39,14 @@ def generate(path: Path, runs: int, seed: int = 7) -> None:
     with lease(layout.lease, wait=True):
         tree = TreeWriter(layout.tree)
         try:
-            builder = BatchBuilder(EmptyTree(), [])
+            builder = BatchBuilder(EmptyTree())
             for number in range(runs):
                 _add_run(builder, number, chance, curves)
                 if number % _RUNS_PER_COMMIT == _RUNS_PER_COMMIT - 1 or number == runs - 1:
                     builder.writes[keys.run_count()] = msgpack.packb(number + 1)
                     builder.writes[keys.generation()] = msgpack.packb(number + 1)
                     tree.commit(builder.writes)
-                    builder = BatchBuilder(EmptyTree(), [])
+                    builder = BatchBuilder(EmptyTree())
             generation.write_generation(layout, tree)
             with tree.keeping_files():
                 tree.compact()

@@ -52,6 +52,7 @@ OPEN, SEQUENCE, POINTS, COLUMNS, PARAMS, PROPERTY, OBJECT, END, ROTATED = 1, 2, 
 cdef enum:
     HEADER = 24
     FILE_HEADER = 40
+    KIND_SEQUENCE = 2
     KIND_POINTS = 3
     KIND_COLUMNS = 4
     KIND_OBJECT = 7
@@ -59,8 +60,10 @@ cdef enum:
     RELEASE_GIL_FROM = 65536  # shorter writes hold the GIL: giving it away beside a busy thread costs 5 ms at p99.9
     MAX_RECORD_POINTS = 1 << 24
     SPARE_NUMBERS = 1 << 20  # sequence numbers are dense; one beyond what could have been declared is refused before memory is taken
+    DENSE = 64               # up to so many beyond twice their count, numbers of sequences are looked up in a table
 
 cdef bytes MAGIC = b"AIMLJRNL"
+cdef uint64_t MAX_ORDER = <uint64_t>1 << 53  # µs: no clock shows a later time, and times beyond are no dates
 
 
 cdef inline void put_u32(unsigned char *p, uint32_t v) noexcept nogil:
@@ -498,18 +501,23 @@ cdef class JournalReader:
 
     meta: [(type, offset, order, payload)] of the records that are not points; of OBJECT only the items, not their contents. damage: [(offset, length, reason)].
     offset: up to where the file is taken in. ended: whether ROTATED was seen. torn: bytes of a torn tail (known once `feed` was told that no more comes).
+    sequences: how many are declared. orphans: whether there are points of a sequence that is not declared, which are left out.
     """
 
     cdef readonly uint64_t writer, order, offset
     cdef readonly uint32_t segment, pid
     cdef readonly list meta, damage
-    cdef readonly bint ended
+    cdef readonly bint ended, orphans
     cdef readonly uint64_t torn
+    cdef readonly uint32_t sequences
     cdef uint32_t seed
     cdef uint64_t next_record
     cdef bint blank   # the header is cut short or all zeros
-    cdef Columns *columns_of
-    cdef uint32_t sequences
+    cdef Columns *columns_of      # of the declared sequences, in the order in which they were declared
+    cdef uint32_t capacity
+    cdef uint32_t *place_of       # by sequence number: 1 + the place in columns_of, or 0
+    cdef uint32_t places
+    cdef dict sparse              # number → place, of numbers that a table would be too large for: those that damage left alone
 
     def __cinit__(self, bytes header, uint64_t writer, uint32_t segment):
         """header: the first 40 bytes; writer and segment: what the file is named for, which is believed when the header is bad."""
@@ -537,6 +545,7 @@ cdef class JournalReader:
             free(self.columns_of[k].offset)
             free(self.columns_of[k].flags)
         free(self.columns_of)
+        free(self.place_of)
 
     def feed(self, const unsigned char[::1] data, bint complete) -> int:
         """Takes in `data`, the file's bytes from self.offset on; complete: no more will come (nobody holds the journal). Returns self.offset."""
@@ -637,7 +646,9 @@ cdef class JournalReader:
             if number != self.next_record:
                 self.damage.append((offset, 0, f"records {self.next_record} to {number - 1} are missing"))
             self.next_record = <uint64_t>number + 1
-            if kind == KIND_POINTS:
+            if order > MAX_ORDER:
+                self.damage.append((offset, HEADER + length, f"a record was written at {order}, which no clock has shown"))
+            elif kind == KIND_POINTS:
                 if not self.take_points(p + at + HEADER, length, order, <uint32_t>offset):
                     self.damage.append((offset, HEADER + length, "a record of points is malformed"))
             elif kind == KIND_COLUMNS:
@@ -646,6 +657,8 @@ cdef class JournalReader:
             else:
                 if kind == KIND_ROTATED:
                     self.ended = True
+                if kind == KIND_SEQUENCE and length >= 4 and self.is_possible(get_u32(p + at + HEADER), offset):
+                    self.declare(get_u32(p + at + HEADER))
                 kept = length
                 if kind == KIND_OBJECT and length >= 8:  # what follows the headers is read when it is asked for
                     kept = min(length, 8 + <uint64_t>get_u32(p + at + HEADER + 4))
@@ -653,25 +666,53 @@ cdef class JournalReader:
             at += HEADER + length
         return 0
 
-    cdef Columns *sequence(self, uint32_t number) except NULL:
-        """The columns of a sequence; numbers are given out from 0 on, so the table stays small."""
+    cdef bint is_possible(self, uint32_t number, uint64_t offset) noexcept:
+        """Whether a writer may have given out a sequence number before this offset."""
+        return number <= offset // HEADER + SPARE_NUMBERS
+
+    cdef int declare(self, uint32_t number) except -1:
+        """Makes room for the points of a sequence. Numbers are given out from 0 on, so the table stays as small as what was declared."""
         cdef Columns *grown
+        cdef uint32_t *table
         cdef uint32_t size
-        if number >= self.sequences:
-            size = max(16, 2 * self.sequences, number + 1)
+        if self.place(number) >= 0:
+            return 0
+        if self.sequences == self.capacity:
+            size = max(16, 2 * self.capacity)
             grown = <Columns *>realloc(self.columns_of, size * sizeof(Columns))
             if grown == NULL:
                 raise MemoryError
-            memset(grown + self.sequences, 0, (size - self.sequences) * sizeof(Columns))
-            self.columns_of = grown
-            self.sequences = size
-        return &self.columns_of[number]
+            memset(grown + self.capacity, 0, (size - self.capacity) * sizeof(Columns))
+            self.columns_of, self.capacity = grown, size
+        if number < 2 * self.sequences + DENSE:
+            if number >= self.places:
+                size = max(DENSE, 2 * number)
+                table = <uint32_t *>realloc(self.place_of, size * sizeof(uint32_t))
+                if table == NULL:
+                    raise MemoryError
+                memset(table + self.places, 0, (size - self.places) * sizeof(uint32_t))
+                self.place_of, self.places = table, size
+            self.place_of[number] = self.sequences + 1
+        else:
+            if self.sparse is None:
+                self.sparse = {}
+            self.sparse[number] = self.sequences
+        self.sequences += 1
+        return 0
+
+    cdef int64_t place(self, uint32_t number) except -2:
+        """Where the columns of a sequence are, -1 when it is not declared."""
+        if number < self.places and self.place_of[number]:
+            return <int64_t>self.place_of[number] - 1
+        if self.sparse is None:
+            return -1
+        return self.sparse.get(number, -1)
 
     cdef bint take_points(self, const unsigned char *p, size_t length, uint64_t order, uint32_t offset) except? False:
         cdef double nan = float("nan")
         cdef size_t at = 1, item = 12, k, count
         cdef uint32_t number
-        cdef int64_t step = 0
+        cdef int64_t step = 0, place
         cdef Columns *c
         if length < 1 or p[0] & ~0x0F:
             return False
@@ -694,12 +735,17 @@ cdef class JournalReader:
             at += 8
         count = (length - head) // item
         for k in range(count):
-            if (get_u32(p + at + k * item) & 0x7FFFFFFF) > offset // HEADER + SPARE_NUMBERS:
+            if not self.is_possible(get_u32(p + at + k * item) & 0x7FFFFFFF, offset):
                 return False
         for k in range(count):
             number = get_u32(p + at)
+            place = self.place(number & 0x7FFFFFFF)
+            if place < 0:
+                self.orphans = True
+                at += item
+                continue
             at += 4
-            c = self.sequence(number & 0x7FFFFFFF)
+            c = &self.columns_of[place]
             grow_columns(c, 1)
             if flags & 8:
                 step = <int64_t>get_u64(p + at)
@@ -723,13 +769,14 @@ cdef class JournalReader:
         cdef uint8_t flags
         cdef float single
         cdef uint32_t bits
+        cdef int64_t place
         cdef Columns *c
         if length < 9:
             return False
         flags = p[0]
         number = get_u32(p + 1)
         count = get_u32(p + 5)
-        if count < 1 or count > MAX_RECORD_POINTS or number > offset // HEADER + SPARE_NUMBERS:
+        if count < 1 or count > MAX_RECORD_POINTS or not self.is_possible(number, offset):
             return False
         if flags & 2 and flags & 16 or flags & 4 and flags & 32:
             return False
@@ -737,7 +784,11 @@ cdef class JournalReader:
         need += (8 if flags & 4 else 8 * count if flags & 32 else 0) + (4 if flags & 64 else 8) * count
         if need != length:
             return False
-        c = self.sequence(number)
+        place = self.place(number)
+        if place < 0:
+            self.orphans = True
+            return True
+        c = &self.columns_of[place]
         grow_columns(c, count)
         if flags & 8:
             first = get_u64(p + at)
@@ -783,15 +834,16 @@ cdef class JournalReader:
 
     def count(self, uint32_t number, uint64_t limit) -> int:
         """How many points of a sequence lie before offset `limit` of the file."""
-        cdef size_t low = 0, high, middle
-        if number >= self.sequences:
-            return 0
-        high = self.columns_of[number].count
-        if high == 0 or self.columns_of[number].offset[high - 1] < limit:
+        cdef int64_t place = self.place(number)
+        return 0 if place < 0 else self.count_at(&self.columns_of[place], limit)
+
+    cdef size_t count_at(self, Columns *c, uint64_t limit) noexcept:
+        cdef size_t low = 0, high = c.count, middle
+        if high == 0 or c.offset[high - 1] < limit:
             return high
         while low < high:
             middle = (low + high) // 2
-            if self.columns_of[number].offset[middle] < limit:
+            if c.offset[middle] < limit:
                 low = middle + 1
             else:
                 high = middle
@@ -799,17 +851,19 @@ cdef class JournalReader:
 
     def last_order(self, uint32_t number, uint64_t limit) -> int:
         """The order of the last point of a sequence before offset `limit`, 0 if there is none."""
-        cdef size_t n = self.count(number, limit)
-        return self.columns_of[number].order[n - 1] if n else 0
+        cdef int64_t place = self.place(number)
+        cdef size_t n = 0 if place < 0 else self.count_at(&self.columns_of[place], limit)
+        return self.columns_of[place].order[n - 1] if n else 0
 
     def greatest_step(self, uint32_t number, uint64_t limit):
         """Of the points of a sequence before offset `limit`; None if there is none."""
-        cdef size_t n = self.count(number, limit), k
+        cdef int64_t place = self.place(number)
+        cdef size_t n = 0 if place < 0 else self.count_at(&self.columns_of[place], limit), k
         cdef int64_t *step
         cdef int64_t greatest
         if n == 0:
             return None
-        step = self.columns_of[number].step
+        step = self.columns_of[place].step
         greatest = step[0]
         for k in range(1, n):
             if step[k] > greatest:
@@ -819,11 +873,12 @@ cdef class JournalReader:
     def columns(self, uint32_t number, uint64_t limit) -> tuple:
         """(n, steps int64, values float64, epochs float64, times int64, orders uint64, offsets uint32, flags uint8): bytes of the points before offset `limit`,
         in the order written. flags: 1 the step was given, 2 the value was an int."""
-        cdef size_t n = self.count(number, limit)
+        cdef int64_t place = self.place(number)
+        cdef size_t n = 0 if place < 0 else self.count_at(&self.columns_of[place], limit)
         cdef Columns *c
         if n == 0:
             return 0, b"", b"", b"", b"", b"", b"", b""
-        c = &self.columns_of[number]
+        c = &self.columns_of[place]
         return (
             n,
             PyBytes_FromStringAndSize(<char *>c.step, 8 * n),
@@ -836,8 +891,9 @@ cdef class JournalReader:
         )
 
 
-def salvage(bytes data, uint64_t writer, uint32_t segment) -> bytes:
-    """A journal made of the intact groups of a damaged one, numbered anew; its footer is left out. data: the whole file."""
+def salvage(bytes data, uint64_t writer, uint32_t segment, left_out=frozenset()) -> bytes:
+    """A journal made of the intact groups of a damaged one, numbered anew; its footer is left out, and so is each group with a record at an
+    offset of `left_out`. data: the whole file."""
     cdef JournalReader reader = JournalReader(data[:FILE_HEADER], writer, segment)
     cdef const unsigned char *p = <const unsigned char *>PyBytes_AS_STRING(data)
     cdef size_t size = PyBytes_GET_SIZE(data), at = FILE_HEADER, end, length
@@ -851,12 +907,17 @@ def salvage(bytes data, uint64_t writer, uint32_t segment) -> bytes:
             at = reader.next_good(p, end + 1, size)
             continue
         pieces = []
+        is_left_out = False
         while at < end:
             length = HEADER + (get_u32(p + at + 8) & 0xFFFFFF)
             reader.next_record = <uint64_t>get_u32(p + at + 12) + 1
+            if at in left_out:
+                is_left_out = True
             if (get_u32(p + at + 8) >> 24) & 0x7F != KIND_ROTATED:
                 pieces.append(bytearray(data[at : at + length]))
             at += length
+        if is_left_out:
+            continue
         last = len(pieces)
         for piece in pieces:
             record = piece

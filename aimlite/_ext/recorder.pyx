@@ -48,6 +48,8 @@ cdef enum:
     RECORD_BYTES = 1 << 20
     SEEN = 8              # a power of two: contexts found again without hashing them
 
+MAX_NAME_BYTES = MAX_NAME
+
 cdef int64_t MAX_EXACT = 1 << 53
 cdef int64_t MAX_STEP = 0x7FFFFFFFFFFFFFFF
 cdef frozenset NOT_NUMBERS = frozenset(("datetime64", "timedelta64", "MaskedConstant"))

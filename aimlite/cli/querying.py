@@ -104,7 +104,7 @@ def query(
             _print_runs(rows, as_csv, as_json)
     for warning in found.warnings:
         warn(warning, as_json)
-    complain(damaged)
+    complain({**found.damaged, **damaged})
 
 
 def _print_runs(rows: Sequence[dict[str, Any]], as_csv: bool, as_json: bool) -> None:

@@ -5,16 +5,17 @@ Runs that unmerged journals mention are always evaluated: the index does not kno
 
 from __future__ import annotations
 
+import contextlib
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from aimlite.errors import CorruptionError
 from aimlite.query.evaluate import Budget, Evaluate, Row, compiled, matches
 from aimlite.query.names import SEQUENCE_NUMBERS
 from aimlite.query.nodes import And, Attribute, Binary, Call, Compare, Const, Name, Node, Not, Or
@@ -22,6 +23,7 @@ from aimlite.query.plan import Bound, Every, MetricScan, Plan, Scan, Some, Witho
 from aimlite.query.rows import LiveRun, RunRow, SequenceRow, Source
 from aimlite.storage import keys
 from aimlite.storage.points import SUMMARY_DTYPE
+from aimlite.storage.runs import decode_run
 from aimlite.storage.view import METRIC, View
 
 _PROBE = 256  # entries of a range that are counted to find the most selective
@@ -68,6 +70,7 @@ class Query:
         self.trace = Trace()
         self.source = Source(view)
         self.budget = Budget(timeout_s)
+        self.damaged: dict[str, CorruptionError] = {}  # the runs left out, of which a damaged journal holds a part
         self._progress = progress
 
     # -- runs ----
@@ -92,13 +95,30 @@ class Query:
             self.budget.spend()
             if self._progress is not None:
                 self._progress(done, total)
-            is_live = isinstance(row, LiveRun)
-            if is_live and plan.skips_archived and row.property("archived"):
-                continue
-            if (is_live or not is_decided) and evaluate is not None and not self._matches(evaluate, Row(self.budget, row)):
+            if isinstance(row, LiveRun):
+                if not self._is_live_match(row, plan.skips_archived, evaluate):
+                    continue
+            elif not is_decided and evaluate is not None and not self._matches(evaluate, Row(self.budget, row)):
                 continue
             if not (few and plan.skips_archived and self._is_archived(row)):
                 yield row
+
+    def _is_live_match(self, row: LiveRun, skips_archived: bool, evaluate: Evaluate | None) -> bool:
+        with self.leaving_out_damaged(row):
+            if skips_archived and row.property("archived"):
+                return False
+            return evaluate is None or self._matches(evaluate, Row(self.budget, row))
+        return False
+
+    @contextlib.contextmanager
+    def leaving_out_damaged(self, row: RunRow) -> Iterator[None]:
+        """Within, damage of a journal that holds a part of a run costs the answer that run alone. Damage of the tree is raised."""
+        try:
+            yield
+        except CorruptionError as error:
+            if not isinstance(row, LiveRun) or not self.view.is_of_journal(error):
+                raise
+            self.damaged[row.hash] = error
 
     def _matches(self, evaluate: Evaluate, row: Row) -> bool:
         self.trace.evaluated += 1
@@ -137,7 +157,7 @@ class Query:
     def _created(self, run_hash: str) -> int:
         """When a live run was created: µs."""
         data, opened = self.view.tree.get(keys.run(run_hash)), self.source.live[run_hash]
-        return opened if data is None else min(opened, int(msgpack.unpackb(data)["created"]))
+        return opened if data is None else min(opened, decode_run(data)["created"])
 
     def _by_creation(self, found: set[str] | None) -> Iterable[tuple[int, str]]:
         if found is not None and len(found) * _GET_KEYS <= self.view.run_count():
@@ -145,7 +165,7 @@ class Query:
             for run_hash in found:
                 data = self.view.tree.get(keys.run(run_hash))
                 if data is not None:
-                    held.append((int(msgpack.unpackb(data)["created"]), run_hash))
+                    held.append((decode_run(data)["created"], run_hash))
             return sorted(held, reverse=True)
         return self._scan_by_creation(found)
 
@@ -274,10 +294,14 @@ class Query:
         else:
             yield from self._scan_sequences(plan, filters, rows)
 
-    def _of_run(self, row: RunRow, filters: _SequenceFilters) -> Iterator[SequenceRow]:
-        for sequence in self._sequences_of(row, filters):
-            if filters.evaluate is None or self._matches(filters.evaluate, Row(self.budget, row, sequence)):
-                yield sequence
+    def _of_run(self, row: RunRow, filters: _SequenceFilters) -> list[SequenceRow]:
+        found: list[SequenceRow] = []
+        with self.leaving_out_damaged(row):
+            for sequence in self._sequences_of(row, filters):
+                if filters.evaluate is None or self._matches(filters.evaluate, Row(self.budget, row, sequence)):
+                    found.append(sequence)
+            return found
+        return []
 
     def _of_groups(self, row: RunRow, filters: _SequenceFilters, groups: list[tuple[keys.Name, dict[str, Any]]]) -> Iterator[SequenceRow]:
         """As `_of_run`, where it is known which names and contexts may match."""
@@ -349,9 +373,9 @@ class Query:
         step.rows, step.seconds = count, time.perf_counter() - start
         for run_hash in self.source.live if wanted is None else [run_hash for run_hash in wanted if run_hash in live]:
             row = self.source.run(run_hash)
-            if plan.skips_archived and row.property("archived"):
+            if plan.skips_archived and isinstance(row, LiveRun) and not self._is_live_match(row, True, None):
                 continue
-            matched = list(self._of_run(row, filters))
+            matched = self._of_run(row, filters)
             if matched:
                 found[run_hash] = matched
         for run_hash in self._ordered(found, wanted):

@@ -87,9 +87,8 @@ def _is_known(view: View, path: keys.Path) -> bool:
         ranges = [keys.param_index_of(path[:cut])] + ([keys.param_index_below(path)] if cut == len(path) else [])
         if any(_first(view, bounds) is not None for bounds in ranges):
             return True
-    for run_hash in view.unmerged_runs():
-        leaves = (leaf for leaf, _ in _seen_leaves(view, run_hash))
-        if any(leaf[: len(path)] == path or path[: len(leaf)] == leaf for leaf in leaves):
+    for _, leaves in view.of_each_live_run(lambda run_hash: _seen_leaves(view, run_hash)):
+        if any(leaf[: len(path)] == path or path[: len(leaf)] == leaf for leaf, _ in leaves):
             return True
     return False
 
@@ -108,8 +107,8 @@ def param_paths(view: View, limit: int | None = None) -> Iterator[keys.Path]:
         if limit is not None and len(seen) >= limit:
             return
         begin = keys.behind(keys.param_index_of(path))
-    for run_hash in view.unmerged_runs():
-        for path, _ in _seen_leaves(view, run_hash):
+    for _, leaves in view.of_each_live_run(lambda run_hash: _seen_leaves(view, run_hash)):
+        for path, _ in leaves:
             if path not in seen:
                 seen.add(path)
                 yield path
@@ -129,7 +128,7 @@ def _first(view: View, bounds: keys.Range) -> tuple[bytes, bytes] | None:
 def params_info(view: View) -> dict[str, object]:
     """What `Repo.collect_params_info` gives: in the tree's order, merged or not."""
     info: dict[str, Any] = {}
-    for path in sorted(param_paths(view), key=keys.param_index_of):
+    for path in sorted(filter(None, param_paths(view)), key=keys.param_index_of):  # an empty map may lie in the place of all params
         node: dict[Any, Any] = info
         for key in path[:-1]:
             node = node.setdefault(key, {})
@@ -147,8 +146,8 @@ def _example_type(view: View, path: keys.Path) -> type:
                 return type(params.index_content(value, entry[1]))
             except LookupError:
                 return type(view.params(run_hash, path))
-    for run_hash in view.unmerged_runs():
-        for leaf, value in view.param_leaves(run_hash, path):
+    for _, leaves in view.of_each_live_run(lambda run_hash: list(view.param_leaves(run_hash, path))):
+        for leaf, value in leaves:
             if not leaf:
                 return type(value)
     return type(None)
@@ -166,7 +165,7 @@ def sequence_names(view: View, kind: str = METRIC) -> list[tuple[str, dict[str, 
         name, context, _ = keys.rest(entry[0], 1)
         found[keys.packed_sequence(name, context)] = name if kind == METRIC else name[1], context
         begin = keys.behind(keys.sequences_of(name, context))
-    for run_hash in view.unmerged_runs():
-        for sequence in view.sequences(run_hash, kind):
+    for _, sequences in view.of_each_live_run(lambda run_hash: view.sequences(run_hash, kind)):
+        for sequence in sequences:
             found.setdefault(sequence.packed, (sequence.name, sequence.context))
     return [found[packed] for packed in sorted(found)]

@@ -10,13 +10,21 @@ import datetime as dt
 import time
 from typing import Any
 
-import msgpack
-
 from aimlite._ext.recorder import canonical_context
 from aimlite.query.names import SEQUENCE_NUMBERS
 from aimlite.storage import keys, params
 from aimlite.storage.points import FLOATS, INTS, Summary, decode_summary
-from aimlite.storage.runs import RunState, WriterEntry, decode_writer_entry, derive_state, error_in, is_stalled, notes_in, tags_in
+from aimlite.storage.runs import (
+    RunState,
+    WriterEntry,
+    decode_run,
+    decode_writer_entry,
+    derive_state,
+    error_in,
+    is_stalled,
+    notes_in,
+    tags_in,
+)
 from aimlite.storage.view import METRIC, SequenceId, View, sequence_id
 
 _EPOCH = dt.datetime(1970, 1, 1)
@@ -79,7 +87,7 @@ class Source:
                 writers.setdefault(keys.rest(key, 1)[0], []).append(decode_writer_entry(entry))
             self._states = {}
             for key, data in tree.scan(keys.prefix_range(keys.RUN)):
-                run_hash, held = keys.index_run(key), msgpack.unpackb(data)
+                run_hash, held = keys.index_run(key), decode_run(data)
                 self._states[run_hash] = derive_state(held["created"], held["order"], writers.pop(run_hash, []))
         return self._states
 
@@ -89,7 +97,7 @@ class Source:
             self._held = {}
             for key, data in self.view.tree.scan(keys.prefix_range(keys.PROPERTY)):
                 run_hash, name = keys.rest(key, 1)
-                self._held.setdefault(run_hash, {})[name] = params.unpackb(data)[2]
+                self._held.setdefault(run_hash, {})[name] = params.decode_entry(data)[1]
         return self._held
 
     def summary_column(self, name: str, context: dict[str, Any]) -> dict[str, bytes]:
@@ -178,7 +186,7 @@ class RunRow:
             return self._source.states()[self.hash]
         tree = self._source.view.tree
         data = tree.get(keys.run(self.hash))
-        held = {"created": 0, "order": 0} if data is None else msgpack.unpackb(data)
+        held = {"created": 0, "order": 0} if data is None else decode_run(data)
         entries = [decode_writer_entry(entry) for _, entry in tree.scan(keys.writers_of_run(self.hash))]
         return derive_state(held["created"], held["order"], entries)
 
@@ -186,18 +194,18 @@ class RunRow:
         if self._source.many:
             return self._source.held_properties().get(self.hash, {})
         scan = self._source.view.tree.scan(keys.properties_of_run(self.hash))
-        return {keys.rest(key, 1)[1]: params.unpackb(data)[2] for key, data in scan}
+        return {keys.rest(key, 1)[1]: params.decode_entry(data)[1] for key, data in scan}
 
     def _read_param(self, path: keys.Path) -> Any:
         tree = self._source.view.tree
         data = tree.get(keys.param(self.hash, path)) if path else None
         if data is None:
             leaves = [
-                (keys.rest(key, 1)[1 + len(path) :], params.unpackb(value)[2])
+                (keys.rest(key, 1)[1 + len(path) :], params.decode_entry(value)[1])
                 for key, value in tree.scan(keys.params_under(self.hash, path))
             ]
         else:
-            leaves = [((), params.unpackb(data)[2])]
+            leaves = [((), params.decode_entry(data)[1])]
         try:
             return _plain(params.nest(self._source.view.contents(leaves)))
         except KeyError:

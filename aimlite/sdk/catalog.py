@@ -155,6 +155,9 @@ def experiments(repo: Repo) -> list[Experiment]:
 
 
 def _held_by(repo: Repo, name: str) -> dict[str, list[str]]:
-    """value of an indexed property → the runs that have it."""
-    found: dict[str, list[str]] = repo._reader.read(lambda view: view.runs_by_property(name))
+    """value of an indexed property → the runs that have it. Warns as `Repo.list_all_runs`."""
+    from aimlite.sdk.repo import warn_of_damage
+
+    found, damaged = repo._reader.read(lambda view: (view.runs_by_property(name), view.damaged_journals()))
+    warn_of_damage(damaged)
     return found

@@ -38,7 +38,7 @@ def plain(value: Any, path: Path, strict: bool = True) -> Any:
     if kind is str:
         return _text(value, path)
     if len(path) > _MAX_DEPTH:
-        raise ValueError(f"{shown(path[:5])}…: params are nested at most {_MAX_DEPTH} deep (does the value contain itself?)")
+        raise _too_deep(path)
     if kind is dict:
         return {_plain_key(key, path): plain(item, (*path, key), strict) for key, item in value.items()}
     if kind is list or kind is tuple:
@@ -53,6 +53,10 @@ def plain(value: Any, path: Path, strict: bool = True) -> Any:
     if not strict:
         return _text(repr(value), path, replace=True)
     raise TypeError(f"{shown(path)}: a {kind.__name__} cannot be stored as a param: {value!r:.80}; convert it first")
+
+
+def _too_deep(path: Path) -> ValueError:
+    return ValueError(f"{shown(path[:5])}…: params are nested at most {_MAX_DEPTH} deep (does the value contain itself?)")
 
 
 def _converted(value: Any, path: Path) -> Any:
@@ -166,7 +170,10 @@ def plain_path(key: Any) -> Path:
     """The path that run[key] means: a tuple is a path, `...` the root."""
     if key is Ellipsis:
         return ()
-    return tuple(_plain_key(part, ()) for part in key) if isinstance(key, tuple) else (_plain_key(key, ()),)
+    path = tuple(_plain_key(part, ()) for part in key) if isinstance(key, tuple) else (_plain_key(key, ()),)
+    if len(path) > _MAX_DEPTH:
+        raise _too_deep(path)
+    return path
 
 
 def _plain_key(key: Any, path: Path) -> str | int:

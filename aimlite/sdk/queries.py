@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from aimlite.errors import AimliteError
-from aimlite.query.evaluate import FAILURES, Budget, Row, compiled
+from aimlite.errors import AimliteError, CorruptionError
+from aimlite.query.evaluate import FAILURES, Row, compiled
 from aimlite.query.execute import Query
 from aimlite.query.explain import lines, unknown_params
 from aimlite.query.parse import parse
@@ -66,6 +66,7 @@ class _Collection:
     """A query, checked already. Each reading runs it anew, on what is recorded then.
 
     warnings: sentences of the last reading: rows that could not be evaluated, params that no run has.
+    damaged: of the last reading, the runs that were left out, since a damaged journal holds a part of them, and what is wrong.
     """
 
     _kind = "runs"
@@ -77,6 +78,7 @@ class _Collection:
         self._node = parse(query, self._kind)
         self._order = None if options.order_by is None else parse(options.order_by, self._kind)
         self.warnings: list[str] = []
+        self.damaged: dict[str, CorruptionError] = {}
 
     def _rows(self, view: View) -> tuple[Query, list[Any]]:
         """The execution, and the rows that match, in their order. Warns as `Repo.list_all_runs`."""
@@ -89,7 +91,8 @@ class _Collection:
             if self._order is None:
                 found = list(islice(rows, options.limit))
             else:
-                found = _sorted(list(rows), compiled(self._order), execution.budget, options.descending)[: options.limit]
+                found = _sorted(list(rows), compiled(self._order), execution, options.descending)[: options.limit]
+        self.damaged = execution.damaged
         self.warnings = [*unknown_params(view, self._node), *_failure_warnings(execution)]
         warn_of_damage(view.damaged_journals())
         return execution, found
@@ -301,22 +304,24 @@ def _failure_warnings(execution: Query) -> list[str]:
     return [f"{failures} row{'s' if failures > 1 else ''} could not be evaluated and did not match"] if failures else []
 
 
-def _sorted(rows: list[Any], order: Callable[[Row], Any], budget: Budget, descending: bool) -> list[Any]:
+def _sorted(rows: list[Any], order: Callable[[Row], Any], execution: Query, descending: bool) -> list[Any]:
     """By what `order` says of each row; what is missing or fails comes last."""
     keyed, missing = [], []
     for row in rows:
-        budget.spend()
-        is_sequence = isinstance(row, SequenceRow)
-        try:
-            value = order(Row(budget, row.run if is_sequence else row, row if is_sequence else None))
-        except AimliteError:
-            raise
-        except FAILURES:
-            value = None
-        if value is None or value != value:
-            missing.append(row)
-        else:
-            keyed.append((_sort_key(value), row))
+        execution.budget.spend()
+        sequence = row if isinstance(row, SequenceRow) else None
+        run = row if sequence is None else sequence.run
+        with execution.leaving_out_damaged(run):
+            try:
+                value = order(Row(execution.budget, run, sequence))
+            except AimliteError:
+                raise
+            except FAILURES:
+                value = None
+            if value is None or value != value:
+                missing.append(row)
+            else:
+                keyed.append((_sort_key(value), row))
     keyed.sort(key=lambda pair: pair[0], reverse=descending)
     return [*(row for _, row in keyed), *missing]
 

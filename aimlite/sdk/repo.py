@@ -266,13 +266,17 @@ class Repo(RepoTransfer):
         return asked(query, report_mode=QueryReportMode.DISABLED, timeout=timeout).explain()
 
     def collect_params_info(self) -> dict[str, Any]:
-        """Every param of any run, nested as params are; each leaf is {'__example_type__': the type of one value}."""
+        """Every param of any run, nested as params are; each leaf is {'__example_type__': the type of one value}. Warns as
+        `list_all_runs`."""
         from aimlite.query.explain import params_info
 
-        return self._reader.read(params_info)
+        found, damaged = self._reader.read(lambda view: (params_info(view), view.damaged_journals()))
+        warn_of_damage(damaged)
+        return found
 
     def collect_sequence_info(self, sequence_types: str | Iterable[str]) -> dict[str, dict[str, list[dict[str, Any]]]]:
-        """{type: {name: [context, …]}} of all runs, for each type named. Raises ValueError for a type that there is not."""
+        """{type: {name: [context, …]}} of all runs, for each type named. Raises ValueError for a type that there is not. Warns as
+        `list_all_runs`."""
         from aimlite.query.explain import sequence_names
         from aimlite.sdk.context import Context
 
@@ -281,6 +285,7 @@ class Repo(RepoTransfer):
         for kind, contexts in found.items():
             for name, context in self._reader.read(partial(sequence_names, kind=kind)):
                 contexts.setdefault(name, []).append(Context(context).to_dict())
+        warn_of_damage(self._reader.read(lambda view: view.damaged_journals()))
         return found
 
     def tags(self) -> list[Tag]:

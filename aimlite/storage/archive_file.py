@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,8 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, BinaryIO, cast
 
-import msgpack
-
+from aimlite._ext.packed import packed_end
 from aimlite.errors import ArchiveError
 from aimlite.storage import keys, params
 from aimlite.storage.blobs import BLOB_BYTES, copy_blob, sha256
@@ -29,9 +29,11 @@ from aimlite.storage.view import SequenceId, View
 FORMAT = 1
 MANIFEST = "aimlite.json"
 _ENTRY_BYTES = 64 << 20  # no entry is larger
-_MANIFEST_BYTES = 64 << 20
+_ENTRY_ITEMS = 20_000  # nor has one more items: the longest path of a param has 1,000, and a context takes 4,096 bytes
+_RUN_BYTES = 1024  # what the manifest says of a run takes less
 _PIECE = 1 << 20
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # what zipfile raises for what is no zip of ours
+# What zipfile raises for what is no zip of ours.
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,13 @@ def blob_member(digest: bytes) -> str:
     return f"blobs/{digest.hex()}"
 
 
+def _archived_run(run: Any) -> ArchivedRun:
+    fields = (run["hash"], run["member"], run["sha256"])
+    if not all(type(text) is str for text in fields):
+        raise TypeError(fields)
+    return ArchivedRun(*fields)
+
+
 # -- reading ---------------------------------------------------------------------------------------------------------------
 
 
@@ -148,7 +157,7 @@ class ArchiveReader:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
+        except (ValueError, *_BROKEN) as error:
             raise ArchiveError(f"{path} is no archive of runs, or a part of it is missing: {error}") from None
         try:
             self.runs = self._read_manifest()
@@ -165,7 +174,7 @@ class ArchiveReader:
 
     def _read_manifest(self) -> list[ArchivedRun]:
         try:
-            if self._zip.getinfo(MANIFEST).file_size > _MANIFEST_BYTES:
+            if self._zip.getinfo(MANIFEST).file_size > _RUN_BYTES * (1 + len(self._zip.infolist())):  # each run is a member, too
                 raise ArchiveError(f"{self.path}: its {MANIFEST} is larger than any can be")
             manifest = json.loads(self._zip.read(MANIFEST))
             version = manifest["format"]
@@ -173,10 +182,10 @@ class ArchiveReader:
                 raise ArchiveError(f"{self.path} is of format {version}; this aimlite reads up to {FORMAT}: install a newer one")
             if version != FORMAT:
                 raise ValueError(version)
-            return [ArchivedRun(str(run["hash"]), str(run["member"]), str(run["sha256"])) for run in manifest["runs"]]
+            return [_archived_run(run) for run in manifest["runs"]]
         except ArchiveError:
             raise
-        except (KeyError, ValueError, TypeError, *_BROKEN):
+        except (KeyError, ValueError, TypeError, *_BROKEN):  # a RecursionError is a RuntimeError
             raise ArchiveError(f"{self.path} is no archive of runs: its {MANIFEST} is missing or not what it should be") from None
 
     def _check_members(self) -> None:
@@ -200,21 +209,28 @@ class ArchiveReader:
 
     def entries(self, run: ArchivedRun) -> Iterator[list[Any]]:
         """The entries of a run; when they end they are those that were written. Raises ArchiveError."""
-        hasher = hashlib.sha256()
-        unpacker = params.unpacker(_ENTRY_BYTES)
+        hasher, left = hashlib.sha256(), b""
         try:
             with self._zip.open(run.member) as file:
                 while piece := file.read(_PIECE):
                     hasher.update(piece)
-                    unpacker.feed(piece)
-                    for entry in unpacker:
+                    left += piece
+                    start = 0
+                    while (end := packed_end(left, start, _ENTRY_ITEMS)) > start:
+                        entry = params.unpackb(left[start:end])
                         if not isinstance(entry, list) or not entry:
                             raise ArchiveError(f"{self.path}: run {run.hash} has an entry that is none")
                         yield entry
+                        start = end
+                    left = left[start:]
+                    if len(left) > _ENTRY_BYTES:
+                        raise ArchiveError(f"{self.path}: run {run.hash} has an entry of more than {_ENTRY_BYTES:,} bytes")
         except ArchiveError:
             raise
-        except (msgpack.UnpackException, ValueError, *_BROKEN) as error:
+        except (ValueError, *_BROKEN) as error:
             raise ArchiveError(f"{self.path}: run {run.hash} is damaged: {type(error).__name__}: {error}") from None
+        if left:
+            raise ArchiveError(f"{self.path}: run {run.hash} is damaged: its last entry is cut short")
         if hasher.hexdigest() != run.sha256:
             raise ArchiveError(f"{self.path}: run {run.hash} is not what was written: its checksum differs")
 

@@ -28,6 +28,7 @@ from aimlite.storage.layout import Layout
 from aimlite.storage.locks import lease
 from aimlite.storage.merge import Batch, MergeReport, merge_ended, writing_tree
 from aimlite.storage.objects import decode_items
+from aimlite.storage.runs import decode_run
 from aimlite.storage.segments import Segment, SegmentView
 from aimlite.storage.tombstones import encode_tombstone
 from aimlite.storage.tree import Tree, TreeWriter, tree_generation
@@ -145,7 +146,7 @@ class _Deletion:
     def add_run(self, run_hash: str) -> None:
         held = self._tree.get(keys.run(run_hash))
         if held is not None:
-            self._visible += "trashed" not in msgpack.unpackb(held)
+            self._visible += "trashed" not in decode_run(held)
             for key in keys_of_run(self._tree, run_hash):
                 self._writes[key] = None
             self._emptied += [keys.of_whole_run(space, run_hash) for space in _LARGE_SPACES]
@@ -244,7 +245,7 @@ def view_of_holder(layout: Layout, tree: Tree) -> View:
 
 def named_digests(tree: Tree, run_hash: str) -> set[bytes]:
     """The SHA-256 of all contents that what the tree has of a run names."""
-    leaves = (params.unpackb(data)[2] for _, data in tree.scan(keys.params_under(run_hash, ())))
+    leaves = (params.decode_entry(data)[1] for _, data in tree.scan(keys.params_under(run_hash, ())))
     items = (item.content for _, data in tree.scan(keys.of_whole_run(keys.OBJECT, run_hash)) for item in decode_items(data))
     return {digest for held in chain(leaves, items) for digest in params.blob_digests(held)}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgpack
 
-from aimlite._ext.keys import pack
+from aimlite._ext.recorder import canonical_context, sequence_key
 from aimlite.errors import ArchiveError, CorruptionError, RunExistsError
 from aimlite.storage import generation, keys, params
 from aimlite.storage.archive_file import ArchivedRun, ArchiveReader
@@ -21,15 +21,17 @@ from aimlite.storage.deletion import view_of_holder
 from aimlite.storage.files import sync_directory
 from aimlite.storage.layout import Layout
 from aimlite.storage.locks import lease
-from aimlite.storage.merge import BatchBuilder, encode_run, forget_imports, writing_tree
+from aimlite.storage.merge import BatchBuilder, forget_imports, writing_tree
 from aimlite.storage.objects import decode_items, encode_items
-from aimlite.storage.points import Summary, decode_block, summarize
-from aimlite.storage.runs import TRASHED, WriterEntry, check_hash, decode_writer_entry
+from aimlite.storage.points import BLOCK_POINTS, FLOATS, INTS, Summary, decode_block, summarize
+from aimlite.storage.runs import MAX_ORDER, TRASHED, WriterEntry, check_hash, check_property, decode_writer_entry, encode_run
 from aimlite.storage.tree import TreeWriter, tree_generation
 
 _COMMIT_BYTES = 32 << 20
-_STEP = 1 << 63
-_UNDECODABLE = (ValueError, TypeError, LookupError, OverflowError, AttributeError, msgpack.UnpackException)
+_MAX_WRITER = 1 << 64
+_MOST_AT_A_STEP = 65_535  # points of one step: each is of another writer, and a block has no more
+_COUNT = slice(4, 8)  # where in the columns of a block the number of points stands
+_UNDECODABLE = (ValueError, TypeError, LookupError, OverflowError)  # a CorruptionError is a ValueError
 
 
 def import_archive(layout: Layout, path: Path, skip_existing: bool) -> list[str]:
@@ -72,10 +74,10 @@ class _RunImport:
         self._run = run
         self._early: dict[bytes, bytes | None] = {}
         self._size = 0
-        self._late = BatchBuilder(tree, [], layout.blobs)
+        self._late = BatchBuilder(tree, layout.blobs)
         self._writers: list[WriterEntry] = []
         self._properties: dict[str, Any] = {}
-        self._leaves: list[tuple[keys.Path, Any]] = []
+        self._params = params.ParamTree()
         self._digests: set[bytes] = set()
         self._blobs: set[bytes] = set()
         self._contents: set[bytes] = set()
@@ -123,50 +125,66 @@ class _RunImport:
     # -- entries ----
 
     def _take_run(self, run_hash: str, created: int, order: int) -> None:
-        if run_hash != self._hash or self._created or not 0 < created < _STEP or not 0 < order < _STEP:
+        if run_hash != self._hash or self._created or not _number(created, MAX_ORDER) or not _number(order, MAX_ORDER):
             raise self._bad("a beginning that is another's")
         self._created, self._order = created, order
 
     def _take_writer(self, writer: int, data: bytes) -> None:
         entry = decode_writer_entry(data)
+        self._put_once(keys.writer_of_run(self._hash, _stamp(entry.opened, writer)[1]), entry.encode())
         self._writers.append(entry)
-        self._late.writes[keys.writer_of_run(self._hash, writer)] = entry.encode()
 
     def _take_property(self, name: str, order: int, writer: int, packed: bytes) -> None:
-        value = params.unpackb(packed)
-        if not isinstance(name, str):
-            raise self._bad("a property without a name")
-        if name == TRASHED:
-            value = None
+        value = None if name == TRASHED else params.unpackb(packed)
+        check_property(name, value)
+        self._put_once(keys.property_of_run(self._hash, name), params.packb([*_stamp(order, writer), value]))
         self._properties[name] = value
-        self._late.writes[keys.property_of_run(self._hash, name)] = params.packb([order, writer, value])
 
     def _take_param(self, path: list[Any], order: int, writer: int, packed: bytes) -> None:
-        value, place = params.unpackb(packed), _path(path)
-        self._leaves.append((place, value))
+        if len(packed) >= BLOB_BYTES:
+            raise self._bad(f"a param of {len(packed)} bytes, which would be a blob")
+        value, place = params.unpackb(packed), params.checked_path(path)
+        params.check_leaf(place, value)
+        self._put_once(keys.param(self._hash, place), params.packb([*_stamp(order, writer), value]))
+        self._params.load_leaf(place, _stamp(order, writer), None)
+        self._late.index_param(place, value, self._hash, False)
         self._blobs.update(params.blob_digests(value))
-        self._late.writes[keys.param(self._hash, place)] = params.packb([order, writer, value])
 
     def _take_cover(self, path: list[Any], order: int, writer: int) -> None:
-        self._late.writes[keys.cover(self._hash, _path(path))] = params.packb([int(order), int(writer)])
+        place = params.checked_path(path)
+        self._put_once(keys.cover(self._hash, place), params.packb([*_stamp(order, writer)]))
+        self._params.load_cover(place, _stamp(order, writer))
+
+    def _put_once(self, key: bytes, value: bytes) -> None:
+        if key in self._late.writes:
+            raise self._bad("an entry twice")
+        self._late.writes[key] = value
 
     def _take_sequence(self, name: Any, context: dict[str, Any], flags: int) -> None:
         self._end_sequence()
-        if not isinstance(name, str):
-            kind, plain = name
-            if not (isinstance(kind, str) and isinstance(plain, str)):
-                raise self._bad("a sequence without a name")
-            name = (kind, plain)
-        if not isinstance(context, dict) or not name or keys.of_run(self._hash, name, context) in self._late.writes:
-            raise self._bad("a sequence twice, or without a name")
-        pack((context,))
-        self._sequence = name, context, int(flags)
+        kind, plain = (None, name) if isinstance(name, str) else name
+        if not (kind is None or (isinstance(kind, str) and kind)) or canonical_context(context) != context:
+            raise self._bad("a sequence without a name, or with a context that none has")
+        sequence_key(plain, context, kind)
+        if not isinstance(flags, int) or flags not in ((INTS, FLOATS, INTS | FLOATS) if kind is None else (INTS, FLOATS)):
+            raise self._bad(f"a sequence {plain!r} with the flags {flags!r}")
+        held: keys.Name = plain if kind is None else (kind, plain)
+        if keys.of_run(self._hash, held, context) in self._late.writes:
+            raise self._bad(f"a sequence {plain!r} twice")
+        self._sequence = held, context, flags
 
     def _take_block(self, values: bytes, times: bytes) -> None:
-        if self._sequence is None:
-            raise self._bad("points of no sequence")
+        if self._sequence is None or self._stamps:
+            raise self._bad("points of no sequence, or points without objects")
         name, context, flags = self._sequence
+        count = int.from_bytes(values[_COUNT], "little")
+        if count >= BLOCK_POINTS + _MOST_AT_A_STEP:
+            raise self._bad(f"a block of {count} points")
         points = decode_block(values, times, flags)
+        if count > BLOCK_POINTS and points["step"][BLOCK_POINTS - 1] != points["step"][-1]:
+            raise self._bad(f"a block of {count} points, which are not of one step")
+        if int(points["order"].max()) > MAX_ORDER:
+            raise self._bad("a point that was written later than any clock shows")
         head = summarize(points)
         if self._summary is not None and head.first_step <= self._summary.last_step:
             raise self._bad(f"points of {name!r} that are not in order")
@@ -175,7 +193,9 @@ class _RunImport:
             self._put_early(keys.block(space, self._hash, name, context, head.first_step), data)
         if not isinstance(name, str):
             counts = points["value"].astype("<i8").tolist()
-            self._stamps.update(zip(zip(points["order"].tolist(), points["writer"].tolist(), strict=True), counts, strict=True))
+            self._stamps = dict(zip(zip(points["order"].tolist(), points["writer"].tolist(), strict=True), counts, strict=True))
+            if len(self._stamps) != len(points):
+                raise self._bad(f"two points of {name[1]!r} with the same order and writer")
 
     def _take_content(self, digest: bytes, content: bytes) -> None:
         if sha256(content) != digest:
@@ -201,7 +221,10 @@ class _RunImport:
                     if item.size < BLOB_BYTES:
                         raise self._bad("an object without its content")
                     self._blobs.add(digest)
-        self._put_early(keys.object_at(self._hash, name, context, order, writer), encode_items(items))
+        key = keys.object_at(self._hash, name, context, order, writer)
+        if key in self._early or self._tree.get(key) is not None:
+            raise self._bad(f"objects of {name[1]!r} twice")
+        self._put_early(key, encode_items(items))
 
     def _take_end(self) -> None:
         self._end_sequence()
@@ -222,13 +245,13 @@ class _RunImport:
     def _finish(self) -> None:
         if not self._ended or not self._writers or not self._created:
             raise self._bad("no end, or no beginning")
+        if not self._params.is_consistent():
+            raise self._bad("a param below another one, or one that was deleted later")
         for digest in self._blobs:
             self._store_blob(digest, None)
         late = self._late
         late.writes[keys.run(self._hash)] = encode_run(self._created, self._order, False)
         late.index_properties(self._hash, self._properties, self._created, self._order, self._writers)
-        for path, value in self._leaves:
-            late.index_param(path, value, self._hash, False)
         for digest in self._digests:
             late.writes[keys.reference(digest, self._hash)] = b""
         count = self._tree.get(keys.run_count())
@@ -264,7 +287,12 @@ class _RunImport:
             sync_directory(folder)
 
 
-def _path(path: list[Any]) -> keys.Path:
-    if not isinstance(path, list) or not all(isinstance(key, str | int) and not isinstance(key, bool) for key in path):
-        raise ValueError(f"{path!r:.100} is no path of a param")
-    return tuple(path)
+def _number(value: object, limit: int) -> bool:
+    return type(value) is int and 0 <= value <= limit
+
+
+def _stamp(order: object, writer: object) -> params.Stamp:
+    """Raises ValueError for what is not the stamp of an entry."""
+    if not _number(order, MAX_ORDER) or not _number(writer, _MAX_WRITER - 1):
+        raise ValueError(f"the order {order!r:.50} and the writer {writer!r:.50} are none that a writer has")
+    return order, writer  # type: ignore[return-value]

@@ -10,6 +10,7 @@ and after a merge. `finish` depends on nothing but the item and the versions of 
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 from aimlite.storage import png16
@@ -20,6 +21,11 @@ Item = tuple[dict[str, Any], bytes]
 PIXEL_BITS = {"1": 1, "L": 8, "LA": 16, "RGB": 24, "RGBA": 32, "I;16": 16, "LA;16": 32, "RGB;16": 48, "RGBA;16": 64}
 DEEP_COLOURS = ("LA;16", "RGB;16", "RGBA;16")  # what Pillow has no mode for
 _ONLY_RAW = ("raw", "quality", "optimize")
+# What encoders raise for an item whose header and payload do not fit. soundfile's errors are RuntimeErrors, Pillow's may be SystemErrors.
+_FAILURES = (
+    *(ImportError, OSError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError),
+    *(MemoryError, SystemError, struct.error),
+)
 
 
 def is_finished(header: dict[str, Any]) -> bool:
@@ -35,7 +41,7 @@ def finish(header: dict[str, Any], payload: bytes) -> Item:
         if raw is None:
             return header, payload
         content = _flac(payload) if raw == "wav" else _image(header, payload)
-    except (ImportError, OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError):  # soundfile's errors are RuntimeErrors
+    except _FAILURES:
         return header, payload
     return {key: value for key, value in header.items() if key not in _ONLY_RAW}, content
 

@@ -39,7 +39,16 @@ from aimlite.storage.points import (
     split_blocks,
     summarize,
 )
-from aimlite.storage.runs import TRASHED, WriterEntry, decode_writer_entry, derive_state, index_properties, is_hidden
+from aimlite.storage.runs import (
+    TRASHED,
+    WriterEntry,
+    decode_run,
+    decode_writer_entry,
+    derive_state,
+    encode_run,
+    index_properties,
+    is_hidden,
+)
 from aimlite.storage.segments import Segment, SegmentRun, SegmentView
 from aimlite.storage.tombstones import run_tombstone, sequence_tombstones, written_after
 from aimlite.storage.tree import Tree, TreeMoved, TreeReader, TreeWriter, tree_generation
@@ -87,7 +96,7 @@ def merge(layout: Layout, wait: bool) -> MergeReport:
 
 def merge_ended(layout: Layout, tree: TreeWriter, report: MergeReport) -> None:
     """Merges all segments that have ended by now. The caller has the lease."""
-    live: dict[tuple[int, int], Waiting] = {}
+    live: set[tuple[int, int]] = set()
     known = frozenset(layout.list_journals())  # not those that come later: beside busy writers it would not end
     while _merge_batch(layout, tree, report, live, known):
         _compact(layout, tree, report)
@@ -145,47 +154,33 @@ def _compact(layout: Layout, tree: TreeWriter, report: MergeReport) -> None:
             report.compacted = True
 
 
-@dataclass(frozen=True)
-class Waiting:
-    """What of a segment that stays unmerged decides which covers are kept. What a live writer adds later is newer than all it saw of a
-    run, so this does not grow old."""
-
-    start_order: int
-    runs: frozenset[str]
-    orphans: bool
-
-
 def _merge_batch(
-    layout: Layout, tree: TreeWriter, report: MergeReport, live: dict[tuple[int, int], Waiting], known: frozenset[tuple[int, int]]
+    layout: Layout, tree: TreeWriter, report: MergeReport, live: set[tuple[int, int]], known: frozenset[tuple[int, int]]
 ) -> bool:
-    """One commit; returns whether anything was merged. live: what is known of segments that were found held. known: the segments that may
-    be merged."""
+    """One commit; returns whether anything was merged. live: the segments that were found held. known: those that may be merged."""
     chosen: list[Segment] = []
-    waiting: list[Waiting] = []
     size = 0
     for name in layout.list_journals():
         path = layout.journal(*name)
         if is_merged(tree, *name):
             path.unlink()
             continue
-        if name in live and is_path_held(path):
-            waiting.append(live[name])
+        if name not in known or size >= _BATCH_BYTES or (name in live and is_path_held(path)):
             continue
         segment = Segment(path, *name)
-        if segment.complete and size < _BATCH_BYTES and name in known:
-            segment.demand_points()
-            if not segment.damage:
-                chosen.append(segment)
-                size += segment.end
-                continue
-            if str(path) not in report.damaged:
-                report.damaged.append(str(path))
-        waiting.append(Waiting(segment.start_order, frozenset(segment.runs), segment.orphans))
         if segment.held:
-            live[name] = waiting[-1]
+            live.add(name)
+        if not segment.complete:
+            continue
+        segment.inspect()
+        if not segment.damage:
+            chosen.append(segment)
+            size += segment.end
+        elif str(path) not in report.damaged:
+            report.damaged.append(str(path))
     if not chosen:
         return False
-    batch = BatchBuilder(tree, waiting, layout.blobs)
+    batch = BatchBuilder(tree, layout.blobs)
     for run_hash in dict.fromkeys(run_hash for segment in chosen for run_hash in segment.runs):
         deleted = run_tombstone(tree, run_hash)
         found = [(s, run) for s in chosen if run_hash in s.runs and (run := s.runs[run_hash].opened_after(deleted))]
@@ -224,17 +219,15 @@ def _remove_stale_files(layout: Layout) -> None:
 
 
 class BatchBuilder:
-    """Collects what one commit writes. waiting: the segments that stay unmerged, for which covers are kept. blobs: where contents go that
-    are too large for the tree."""
+    """Collects what one commit writes. blobs: where contents go that are too large for the tree."""
 
-    def __init__(self, tree: Tree, waiting: list[Waiting], blobs: Path = Path()) -> None:
+    def __init__(self, tree: Tree, blobs: Path = Path()) -> None:
         self.writes: Batch = {}
         self.points = 0
         self._blobs = blobs
         self._taken: list[Points] = []  # of the sequence put last: what was there and what came
         self._put: list[Points] = []  # and what is there now of it
         self._tree = tree
-        self._waiting = waiting
         self._new_runs = 0
 
     def add_merged(self, segments: Iterable[Segment]) -> None:
@@ -256,7 +249,7 @@ class BatchBuilder:
     def add_run(self, run_hash: str, touching: Touching) -> None:
         """All that the chosen segments say of a run."""
         known = self._tree.get(keys.run(run_hash))
-        held = None if known is None else msgpack.unpackb(known)
+        held = None if known is None else decode_run(known)
         was_trashed = held is not None and "trashed" in held
         is_trashed = self._add_state(run_hash, touching, held)
         if not is_hidden(run_hash):
@@ -290,7 +283,7 @@ class BatchBuilder:
                 raise CorruptionError(f"the summary of {name!r} of run {run_hash} is missing")
             self.writes[shown], self.writes[hidden] = (None, summary) if into else (summary, None)
         for key, data in self._tree.scan(keys.params_under(run_hash, ())):
-            value = params.unpackb(data)[2]
+            _, value = params.decode_entry(data)
             if not isinstance(value, params.Blobs):
                 indexed, content = params.index_entry(value)
                 self.writes[keys.param_index(unpack(key, 1)[1:], indexed, run_hash)] = None if into else content
@@ -305,8 +298,7 @@ class BatchBuilder:
             created, newest = known["created"], known["order"]
             entries = {unpack(key, 1)[1]: decode_writer_entry(data) for key, data in self._tree.scan(keys.writers_of_run(run_hash))}
             for key, data in self._tree.scan(keys.properties_of_run(run_hash)):
-                order, writer, value = params.unpackb(data)
-                properties[unpack(key, 1)[1]] = ((order, writer), value)
+                properties[unpack(key, 1)[1]] = params.decode_entry(data)
             old_index = index_properties(_values(properties), derive_state(created, newest, entries.values()))
         for segment, run in touching:
             later = segment.writer_entry(run)
@@ -315,7 +307,7 @@ class BatchBuilder:
             entries[segment.segment.writer] = entry
             self.writes[keys.writer_of_run(run_hash, segment.segment.writer)] = entry.encode()
             created = min(created or entry.opened, entry.opened)
-            newest = max(newest, entry.last)
+            newest = max(newest, later.last)
         writes = [write for segment, run in touching for write in segment.property_writes(run)]
         for stamp, _, name, value in sorted(writes, key=lambda write: write[:2]):
             if name not in properties or properties[name][0] <= stamp:
@@ -329,11 +321,11 @@ class BatchBuilder:
 
     def index_run(self, run_hash: str, created: int, order: int, entries: list[WriterEntry]) -> None:
         """Index entries of all that the tree holds of a run's properties and params."""
-        properties = {unpack(key, 1)[1]: params.unpackb(data)[2] for key, data in self._tree.scan(keys.properties_of_run(run_hash))}
+        properties = {unpack(key, 1)[1]: params.decode_entry(data)[1] for key, data in self._tree.scan(keys.properties_of_run(run_hash))}
         self.index_properties(run_hash, properties, created, order, entries)
         is_trashed = properties.get(TRASHED) is not None
         for key, data in self._tree.scan(keys.params_under(run_hash, ())):
-            self.index_param(unpack(key, 1)[1:], params.unpackb(data)[2], run_hash, is_trashed)
+            self.index_param(unpack(key, 1)[1:], params.decode_entry(data)[1], run_hash, is_trashed)
 
     def index_properties(self, run_hash: str, properties: dict[str, Any], created: int, order: int, entries: list[WriterEntry]) -> None:
         """The index entries of the properties of a run that had none."""
@@ -356,11 +348,10 @@ class BatchBuilder:
             tops = {path[:1] for _, _, _, path, _ in operations}
             for top in [()] if () in tops else sorted(tops, key=str):
                 load_params(self._tree, run_hash, top, held)
-        old_leaves, old_covers = held.leaves(), held.covers()
+        old_leaves, old_covers = held.leaves(), held.all_covers()
         for stamp, _, kind, path, fresh in sorted(operations, key=lambda operation: operation[:2]):
             held.apply(stamp, kind, path, fresh)
-        floor = min((s.start_order for s in self._waiting if run_hash in s.runs or s.orphans), default=None)
-        leaves, covers = held.leaves(), {path: stamp for path, stamp in held.covers().items() if floor is not None and stamp[0] >= floor}
+        leaves, covers = held.leaves(), held.covers()
         for path, leaf in old_leaves.items():
             if leaves.get(path) is not leaf:  # told apart by identity: arrays and NaN are not equal to themselves
                 self.writes[keys.param(run_hash, path)] = None
@@ -533,12 +524,6 @@ def _combined(heads: list[Summary]) -> Summary:
     for head in heads[1:]:
         summary = summary.followed_by(head)
     return summary
-
-
-def encode_run(created: int, order: int, is_trashed: bool) -> bytes:
-    """The entry of a run."""
-    packed: bytes = msgpack.packb({"created": created, "order": order, **({"trashed": True} if is_trashed else {})})
-    return packed
 
 
 def _values(properties: dict[str, tuple[params.Stamp, Any]]) -> dict[str, Any]:

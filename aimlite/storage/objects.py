@@ -79,7 +79,10 @@ def _record(heads: list[bytes], contents: list[bytes]) -> bytes:
 
 def decode_items(data: bytes) -> list[Item]:
     """The items of an OBJECT record or of an entry of the tree. Raises CorruptionError."""
-    return [_as_item(entry) for entry in params.unpackb(data)]
+    entries = params.unpackb(data)
+    if type(entries) is not list:
+        raise CorruptionError("the objects of a step are not a list")
+    return [_as_item(entry) for entry in entries]
 
 
 def encode_items(items: Iterable[Item]) -> bytes:
@@ -124,6 +127,14 @@ def decode_object_record(offset: int, order: int, payload: bytes) -> tuple[int, 
         raise ValueError("an OBJECT record is cut short")
     decode_items(packed)
     return int.from_bytes(payload[:4], "little"), ObjectRecord(offset, order, packed)
+
+
+def check_contents(path: Path, record: ObjectRecord) -> None:
+    """That what follows the headers of a record in its journal are the contents that they name. Raises CorruptionError."""
+    for item, place in record.places():
+        if place:
+            assert isinstance(item.content, Blob)
+            read_content(path, place, item.content)
 
 
 def read_content(path: Path, at: int, blob: Blob) -> bytes:

@@ -27,11 +27,11 @@ from aimlite.storage.check import check_files, check_tree, missing_blobs
 from aimlite.storage.files import write_file
 from aimlite.storage.layout import Layout
 from aimlite.storage.locks import is_path_held, lease
-from aimlite.storage.merge import BatchBuilder, encode_run
+from aimlite.storage.merge import BatchBuilder
 from aimlite.storage.objects import decode_items
 from aimlite.storage.params import Blob
 from aimlite.storage.points import Points, concatenate, decode_block, resolve
-from aimlite.storage.runs import TRASHED, WriterEntry, decode_writer_entry, is_hidden
+from aimlite.storage.runs import TRASHED, WriterEntry, decode_run, decode_writer_entry, encode_run, is_hidden
 from aimlite.storage.salvage import named_runs, readable_entries
 from aimlite.storage.segments import Segment
 from aimlite.storage.tree import EmptyTree, Tree, TreeMoved, TreeReader, TreeWriter, rebuild_manifest, tree_generation
@@ -60,13 +60,13 @@ def _set_aside(layout: Layout, path: Path) -> Path:
 def _repair_journal(layout: Layout, writer: int, number: int) -> Iterator[str]:
     path = layout.journal(writer, number)
     segment = Segment(path, writer, number)
-    segment.demand_points()
+    segment.inspect()
     if not segment.damage:
         return
     if is_path_held(path):
         yield f"{path.name}: damaged, but its writer is alive; repair again when it has ended"
         return
-    mended = ext.salvage(path.read_bytes(), writer, number)
+    mended = ext.salvage(path.read_bytes(), writer, number, {offset for offset, length, _ in segment.damage if length})
     lost = sum(length for _, length, _ in segment.damage)
     layout.damaged.mkdir(exist_ok=True)
     aside = layout.damaged / f"{path.name}-{time.time_ns()}"
@@ -221,16 +221,16 @@ class _Rebuild:
         """Returns whether the run is in the trash."""
         entries = [decode_writer_entry(data) for _, data in self._target.scan(keys.writers_of_run(run_hash))]
         data = self._target.get(keys.run(run_hash))
-        held = {"created": 0, "order": 0} if data is None else msgpack.unpackb(data)
+        held = {"created": 0, "order": 0} if data is None else decode_run(data)
         if not entries:
             entries = [WriterEntry(held["created"], held["order"], held["order"])]
             self._put(keys.writer_of_run(run_hash, 0), entries[0].encode())
         created = held["created"] or min(entry.opened for entry in entries)
         order = max(held["order"], *(entry.last for entry in entries))
         trashed = self._target.get(keys.property_of_run(run_hash, TRASHED))
-        is_trashed = trashed is not None and params.unpackb(trashed)[2] is not None
+        is_trashed = trashed is not None and params.decode_entry(trashed)[1] is not None
         self._put(keys.run(run_hash), encode_run(created, order, is_trashed))
-        builder = BatchBuilder(self._target, [])
+        builder = BatchBuilder(self._target)
         builder.index_run(run_hash, created, order, entries)
         for key, value in builder.writes.items():
             self._put(key, value or b"")
@@ -290,7 +290,7 @@ class _Rebuild:
                 return
         old = self._source_flags(sequence)
         points.flags = old or points.flags
-        builder = BatchBuilder(EmptyTree(), [])
+        builder = BatchBuilder(EmptyTree())
         builder.add_points(run_hash, name, context, resolve(points), known=False, is_trashed=run_hash in self._trashed)
         for key, value in builder.writes.items():
             self._put(key, value or b"")

@@ -11,7 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgpack
+
+from aimlite.errors import CorruptionError
 from aimlite.storage.params import packb, unpackb
+
+MAX_ORDER = 1 << 53  # orders and times in µs go up to the year 2255: what lies beyond was written by nobody's clock
 
 STATUS_CODES = {"finished": 1, "failed": 2, "interrupted": 3}
 STATUS_WORDS = {code: word for word, code in STATUS_CODES.items()}
@@ -35,23 +40,50 @@ class WriterEntry:
     def encode(self) -> bytes:
         return packb([self.opened, self.last, self.last_time, self.status, self.end_time, self.inherited, self.resumed, self.ended])
 
-    def followed_by(self, later: WriterEntry) -> WriterEntry:
-        """This writer with what another segment of it says. Mostly that is the later one; a damaged segment is merged when it is
-        repaired."""
-        newest = later if later.last >= self.last else self
-        if self.inherited != later.inherited:
-            newest = replace(later if self.inherited else self, live=newest.live)  # an edit after the end does not undo the end
+    def followed_by(self, other: WriterEntry) -> WriterEntry:
+        """This writer with what another segment of it says, or the same segment again, whichever comes first. What only edited the run, or
+        inherited it, changes nothing of how it was opened and ended."""
+        if self.inherited != other.inherited:
+            newest = other if self.inherited else self
+            return replace(newest, opened=min(self.opened, other.opened), live=self.live or other.live)
+        newest = other if other.last >= self.last else self
         return replace(
             newest,
-            opened=min(self.opened, later.opened),
-            last=max(self.last, later.last),
-            last_time=max(self.last_time, later.last_time),
-            resumed=max(self.resumed, later.resumed),
+            opened=min(self.opened, other.opened),
+            last=max(self.last, other.last),
+            last_time=max(self.last_time, other.last_time),
+            resumed=max(self.resumed, other.resumed),
+            live=self.live or other.live,
         )
 
 
 def decode_writer_entry(data: bytes) -> WriterEntry:
-    return WriterEntry(*unpackb(data))
+    """Raises CorruptionError."""
+    fields = unpackb(data)
+    if type(fields) is list and len(fields) == 8:
+        opened, last, last_time, status, end_time, inherited, resumed, ended = fields
+        are_times = all(_is_time(time) for time in (opened, last, last_time, resumed, ended, 0 if end_time is None else end_time))
+        if are_times and (status is None or status in STATUS_CODES) and type(inherited) is bool and (status is None) == (end_time is None):
+            return WriterEntry(*fields)
+    raise CorruptionError(f"{fields!r:.200} is not what a writer did to a run")
+
+
+def encode_run(created: int, order: int, is_trashed: bool) -> bytes:
+    """The entry of a run in the tree."""
+    packed: bytes = msgpack.packb({"created": created, "order": order, **({"trashed": True} if is_trashed else {})})
+    return packed
+
+
+def decode_run(data: bytes) -> dict[str, int]:
+    """{'created', 'order', and 'trashed' while it is in the trash} of the entry of a run. Raises CorruptionError."""
+    held = unpackb(data)
+    if type(held) is not dict or not _is_time(held.get("created")) or not _is_time(held.get("order")):
+        raise CorruptionError(f"{held!r:.200} is not the entry of a run")
+    return held
+
+
+def _is_time(value: object) -> bool:
+    return type(value) is int and 0 <= value <= MAX_ORDER
 
 
 @dataclass(frozen=True)
@@ -118,6 +150,12 @@ def check_hash(run_hash: object) -> None:
         raise ValueError(f"a run hash has 1 to 128 characters of A-Z a-z 0-9 _ . - and does not begin with a dot: {run_hash!r:.200}")
 
 
+def check_stored_hash(run_hash: str) -> None:
+    """Raises CorruptionError for what neither a run nor the catalog is called by: hashes read from disk become the names of files."""
+    if not _HASH.fullmatch(run_hash) and run_hash != CATALOG:
+        raise CorruptionError(f"{run_hash!r:.200} is not the hash of a run")
+
+
 def is_hidden(run_hash: str) -> bool:
     """Whether it is none of the user's runs: their hashes do not begin with a dot."""
     return run_hash.startswith(".")
@@ -160,3 +198,62 @@ def is_stalled(properties: dict[str, Any], state: RunState, now_us: int) -> bool
     """Whether a running run has kept silent for longer than its last report promised."""
     held = properties.get(PROGRESS)
     return state.status == "running" and held is not None and held[1] > 0 and now_us > held[0] + held[1] * 1e6
+
+
+# -- properties as they are stored ----
+
+
+def _is_text(value: object) -> bool:
+    return value is None or type(value) is str
+
+
+def _is_moment(value: object) -> bool:
+    return value is None or _is_time(value)
+
+
+def _is_error(value: object) -> bool:
+    return type(value) is list and len(value) == 4 and _is_time(value[0]) and all(type(part) is str for part in value[1:])
+
+
+def _is_progress(value: object) -> bool:
+    return type(value) is list and len(value) == 2 and _is_time(value[0]) and type(value[1]) in (int, float)
+
+
+_STORED_AS: dict[str, Any] = {
+    "experiment": lambda value: type(value) is str,
+    "name": _is_text,
+    "description": _is_text,
+    "archived": lambda value: type(value) is bool,
+    "artifacts_uri": _is_text,
+    TRASHED: _is_moment,
+    ERROR: _is_error,
+    PROGRESS: _is_progress,
+}
+_NOTE_NAME = re.compile(r"(?:experiment\.)?note:[0-9a-f]{18}:[0-9a-f]{18}(?::.*)?", re.DOTALL)
+_OF_CATALOG = ("tag.color:", "tag.comment:", "experiment.description:", "experiment." + NOTE)
+
+
+def check_property(name: object, value: object) -> None:
+    """Raises CorruptionError for a property that no call sets: one without a name, or whose value is not of its type. Of a name that this
+    version does not know any value is taken."""
+    if type(name) is not str or not name:
+        raise CorruptionError(f"a property is called {name!r:.100}, which is not a name")
+    if name.startswith(TAG):
+        is_right = len(name) > len(TAG) and _is_moment(value)
+    elif name.startswith((NOTE, "experiment." + NOTE)):
+        is_right = _NOTE_NAME.fullmatch(name) is not None and _is_text(value)
+    elif name.startswith(_OF_CATALOG):
+        is_right = _is_text(value)
+    else:
+        is_right = name not in _STORED_AS or _STORED_AS[name](value)
+    if not is_right:
+        raise CorruptionError(f"the property {name!r:.100} has the value {value!r:.100}, which is not of its type")
+
+
+def decode_property(payload: bytes) -> tuple[str, Any]:
+    """(name, value) of a PROPERTY record without its run. Raises CorruptionError."""
+    pair = unpackb(payload)
+    if type(pair) is not list or len(pair) != 2:
+        raise CorruptionError("a property is not a pair of name and value")
+    check_property(*pair)
+    return pair[0], pair[1]

@@ -11,29 +11,60 @@ import os
 import threading
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from aimlite._ext import journal as ext
 from aimlite._ext.blocks import crc32c
-from aimlite._ext.keys import unpack
+from aimlite._ext.keys import pack, unpack
+from aimlite._ext.recorder import MAX_NAME_BYTES, canonical_context
 from aimlite.errors import CorruptionError
 from aimlite.storage import heartbeat, keys, params
 from aimlite.storage.locks import is_held
-from aimlite.storage.objects import ObjectRecord, decode_object_record
+from aimlite.storage.objects import ObjectRecord, check_contents, decode_object_record
 from aimlite.storage.points import Points, concatenate, empty_points, journal_points
-from aimlite.storage.runs import STATUS_WORDS, WriterEntry
+from aimlite.storage.runs import MAX_ORDER, STATUS_WORDS, TRASHED, WriterEntry, check_stored_hash, decode_property
 
 Damage = tuple[int, int, str]
 Record = tuple[int, int, bytes, int]  # offset, order, payload without the run's number, run number
+Property = tuple[int, int, tuple[str, Any], int]  # offset, order, (name, value), run number
 Operation = tuple[params.Stamp, int, int, keys.Path, list[Any]]  # stamp, offset, kind, path, [relative path, leaf] of each leaf
 _CONTINUED, _INHERITED, _EDITED, _SINCE = 1, 2, 4, 8
-_TRASHED = b"\xa7trashed"  # the name of the property as msgpack has it
+_METRIC, _OBJECTS = 1, 2  # what a SEQUENCE record declares
+_END_BYTES = 13
 _PROBE_BYTES = 4096
 _MANY_LEAVES = 64
 _OPEN_HASH = ext.RECORD_HEADER_SIZE + 5  # where the hash stands in an OPEN record
 _MAX_KEPT = 32  # descriptors kept for segments whose points are not read yet: a merge may unlink the file while a view still needs it
 _kept = 0
+_damage_found = 0  # how often damage was found in any segment of this process
+
+
+def count_of_damage() -> int:
+    """What changes whenever damage is found in a segment."""
+    return _damage_found
+
+
+class MalformedRecord(CorruptionError):
+    """Raised inside storage for a record that passes its check and does not decode. offset: where it lies in its journal; length: how many
+    bytes it takes."""
+
+    def __init__(self, message: str, offset: int, length: int) -> None:
+        super().__init__(message, None, offset)
+        self.length = length
+
+
+def _decoded_operation(offset: int, payload: bytes) -> tuple[int, keys.Path, list[Any]]:
+    try:
+        return params.decode_operation(payload)
+    except CorruptionError as error:
+        raise _malformed(error, offset, 4 + len(payload)) from None
+
+
+def _malformed(error: Exception, offset: int, payload_bytes: int) -> MalformedRecord:
+    reason = error.message if isinstance(error, CorruptionError) else str(error)
+    return MalformedRecord(f"a record does not decode: {reason}", offset, ext.RECORD_HEADER_SIZE + payload_bytes)
 
 
 @dataclass
@@ -75,12 +106,11 @@ class Operations:
             return [(*operation[:4], self._relevant(operation, path)) for held in found for operation in held]
 
     def _take(self, stamp: params.Stamp, offset: int, payload: bytes) -> None:
-        at, *leaves = params.unpackb(payload[1:])
-        path = tuple(at)
+        kind, path, leaves = _decoded_operation(offset, payload)
         held = self._by_top.setdefault(path[:1], {})
-        if payload[0] != params.MORE:
+        if kind != params.MORE:
             held[path] = []
-        held.setdefault(path, []).append((stamp, offset, payload[0], path, leaves[0] if leaves else []))
+        held.setdefault(path, []).append((stamp, offset, kind, path, leaves))
 
     def _relevant(self, operation: Operation, path: keys.Path) -> list[Any]:
         """The leaves of an operation that lie at, above or below a path."""
@@ -106,7 +136,7 @@ class SegmentRun:
     opens: list[tuple[int, int, int, int, int]] = field(default_factory=list)  # offset, order, run number, flags, since
     ends: list[tuple[int, int, int, str, int]] = field(default_factory=list)  # offset, order, run number, status, time
     params: list[Record] = field(default_factory=list)
-    properties: list[Record] = field(default_factory=list)
+    properties: list[Property] = field(default_factory=list)
     operations: Operations = field(default_factory=lambda: Operations())
     sequences: list[SequenceRecord] = field(default_factory=list)
     by_key: dict[bytes, list[SequenceRecord]] = field(default_factory=dict)
@@ -157,10 +187,13 @@ class Segment:
         self.held = True
         self.complete = False  # nothing will be added any more, and nobody holds it
         self.runs: dict[str, SegmentRun] = {}
+        self.mentioned: list[str] = []  # the runs, in the order in which they came
         self.size = 0
         self.orphans = False  # something names a run whose OPEN was lost
         self._run_of_number: dict[int, SegmentRun] = {}
-        self._objects_of: dict[int, SequenceRecord] = {}  # by number
+        self._sequence_of_number: dict[int, SequenceRecord] = {}
+        self._damage_told = 0
+        self._inspected = 0  # up to where `inspect` has looked
         self._absorbed = 0
         self._points: ext.JournalReader | None = None
         self._points_lock = threading.Lock()
@@ -293,7 +326,76 @@ class Segment:
     def _read_points(self, fd: int) -> None:
         reader = ext.JournalReader(self._header, self.writer, self.number)
         reader.feed(_read_from(fd, ext.FILE_HEADER_SIZE), True)
+        listed = [offset for kind, offset, _, _ in reader.meta if kind != ext.ROTATED]
+        if not reader.damage and (
+            listed != self._offsets
+            or any(reader.count(number, self.size) != count for number, count in enumerate(self._counts))
+            or reader.sequences > len(self._counts)
+        ):
+            footer = next(offset for kind, offset, _, _ in reader.meta if kind == ext.ROTATED)
+            reader.damage.append((footer, self.size - footer, "the footer does not list what the segment holds"))
         self._points = reader
+        self._tell_damage()
+
+    def inspect(self) -> None:
+        """Decodes all that is decoded only when somebody asks for it, so that `damage` is whole. Raises FileNotFoundError."""
+        self.demand_points()
+        if self._inspected == self.end:
+            return
+        for run in list(self.runs.values()):
+            self._inspect_run(run)
+        self._inspected = self.end
+
+    def _inspect_run(self, run: SegmentRun) -> None:
+        for offset, _, payload, _ in run.params:
+            if offset >= self._inspected:
+                try:
+                    _decoded_operation(offset, payload)
+                except MalformedRecord as error:
+                    self.note_damage(error)
+        for record in run.sequences:
+            if not isinstance(record.name, str):
+                self._inspect_objects(record)
+
+    def _inspect_objects(self, sequence: SequenceRecord) -> None:
+        """That each point of a sequence of objects counts the objects of its own group, and that contents match their names."""
+        assert self._points is not None
+        points = journal_points(self._points.columns(sequence.number, self.end), self.writer)
+        counts: dict[int, float] = {}
+        places: dict[int, int] = {}
+        for order, count, place in zip(points["order"].tolist(), points["value"].tolist(), points["place"].tolist(), strict=True):
+            if order in counts:
+                self._note_mismatch("two points of a sequence of objects have the same order", place)
+            counts[order], places[order] = count, place
+        for order, group in groupby(sequence.objects, key=lambda record: record.order):
+            records = list(group)
+            if counts.pop(order, None) != sum(len(record.items()) for record in records):
+                self._note_mismatch("objects do not belong to a point that counts them", records[0].offset)
+            for record in records:
+                if record.offset >= self._inspected:
+                    try:
+                        check_contents(self.path, record)
+                    except CorruptionError as error:
+                        self._note_mismatch(error.message, record.offset)
+        for order in counts:
+            self._note_mismatch("a point of a sequence of objects has no objects", places[order])
+
+    def _note_mismatch(self, message: str, offset: int) -> None:
+        self.note_damage(MalformedRecord(message, offset, ext.RECORD_HEADER_SIZE))
+
+    def note_damage(self, error: MalformedRecord) -> None:
+        """A record that does not decode counts as damage of its segment, and does no harm beyond it."""
+        entry = (error.offset or 0, error.length, error.message)
+        damage = (self._points or self._reader).damage
+        if entry not in damage:
+            damage.append(entry)
+        self._tell_damage()
+
+    def _tell_damage(self) -> None:
+        global _damage_found
+        if len(self.damage) != self._damage_told:
+            self._damage_told = len(self.damage)
+            _damage_found += 1
 
     def points(self, record: SequenceRecord, limit: int) -> Points:
         self.demand_points()
@@ -331,22 +433,34 @@ class Segment:
         footer = ext.decode_footer(tail, self._header)
         if footer is None:
             return False
-        offsets, self._counts = footer
+        self._offsets, self._counts = footer
         try:
-            for offset in offsets:
-                head = os.pread(fd, _PROBE_BYTES, offset)
-                if len(head) >= 12 and (whole := ext.record_length(head)) > len(head):
-                    head = os.pread(fd, whole, offset)
-                kind, order, payload = ext.decode_record(head, self.writer, self.number)
-                self._take_record(kind, offset, order, payload)
+            self._take_listed(fd, self.size - length)
         except (IndexError, ValueError):  # a CorruptionError too
             self.runs.clear()
+            self.mentioned.clear()
             self._run_of_number.clear()
-            self._objects_of.clear()
+            self._sequence_of_number.clear()
             return False  # read the whole, which finds out what is wrong where
         self._by_footer = True
         self._probe(fd)
         return True
+
+    def _take_listed(self, fd: int, end: int) -> None:
+        """Takes in the records that a footer lists. Raises ValueError where it lists none, or one twice: they take no more than the file
+        does."""
+        at = ext.FILE_HEADER_SIZE
+        for offset in self._offsets:
+            if not at <= offset < end:
+                raise ValueError(f"a footer lists offset {offset}, where no further record can lie")
+            head = os.pread(fd, _PROBE_BYTES, offset)
+            if len(head) >= 12 and (whole := ext.record_length(head)) > len(head):
+                head = os.pread(fd, whole, offset)
+            kind, order, payload = ext.decode_record(head, self.writer, self.number)
+            self._take_record(kind, offset, order, payload)
+            at = offset + ext.RECORD_HEADER_SIZE + len(payload)
+        if any(number >= len(self._counts) for number in self._sequence_of_number):
+            raise ValueError("a footer does not count the points of each sequence")
 
     def _probe(self, fd: int) -> None:
         """A writer lets go of a segment when its runs are declared in the next one: until then a footer does not tell that they are no
@@ -365,51 +479,75 @@ class Segment:
         for kind, offset, order, payload in meta[self._absorbed :]:
             try:
                 self._take_record(kind, offset, order, payload)
-            except (IndexError, ValueError) as error:  # its CRC is good: who wrote it was no writer of ours
-                self._reader.damage.append((offset, ext.RECORD_HEADER_SIZE + len(payload), f"a record does not decode: {error}"))
+            except (IndexError, ValueError, TypeError) as error:  # its CRC is good: who wrote it was no writer of ours
+                self.note_damage(_malformed(error, offset, len(payload)))
         self._absorbed = len(meta)
+        self.orphans = self.orphans or self._reader.orphans
+        self._tell_damage()
         self.complete = not self.held and not heartbeat.beats(fd, heartbeat.MERGE_PATIENCE_S)
 
     def _take_record(self, kind: int, offset: int, order: int, payload: bytes) -> None:
+        """Raises ValueError, TypeError for a record that no writer of ours wrote; nothing of it is taken in then."""
+        if kind == ext.ROTATED:
+            return
         number = int.from_bytes(payload[:4], "little")
         if kind == ext.OPEN:
             flags, since, run_hash = _decode_open(payload, order)
-            run = self.runs.setdefault(run_hash, SegmentRun(offset))
+            run = self.runs.get(run_hash) or SegmentRun(offset)
+            if self._run_of_number.setdefault(number, run) is not run:
+                raise ValueError(f"the run number {number} is given out twice")
+            if run_hash not in self.runs:
+                self.runs[run_hash] = run
+                self.mentioned.append(run_hash)
             run.opens.append((offset, order, number, flags, since))
-            self._run_of_number[number] = run
         elif kind == ext.SEQUENCE:
-            run_number = int.from_bytes(payload[4:8], "little")
-            found = self._run_of_number.get(run_number)
-            if found is None:
-                self.orphans = True
-            else:
-                packed = payload[9:]
-                name, context = unpack(packed)
-                record = SequenceRecord(offset, number, run_number, name, context, packed)
-                found.sequences.append(record)
-                found.by_key.setdefault(packed, []).append(record)
-                if not isinstance(name, str):
-                    self._objects_of[number] = record
+            self._take_sequence(offset, number, payload)
         elif kind == ext.OBJECT:
             number, item_record = decode_object_record(offset, order, payload)
-            sequence = self._objects_of.get(number)
+            sequence = self._sequence_of_number.get(number)
             if sequence is None:
                 self.orphans = True
+            elif isinstance(sequence.name, str):
+                raise ValueError(f"objects are given to the metric {sequence.name!r:.100}")
             else:
                 sequence.objects.append(item_record)
-        elif kind != ext.ROTATED:
-            found = self._run_of_number.get(number)
-            if found is None:
-                self.orphans = True
-                return
-            if kind == ext.PARAMS:
-                found.params.append((offset, order, payload[4:], number))
-            elif kind == ext.PROPERTY:
-                found.properties.append((offset, order, payload[4:], number))
-                found.moves_trash = found.moves_trash or _TRASHED in payload
-            elif kind == ext.END:
-                status = STATUS_WORDS.get(payload[4], "failed")
-                found.ends.append((offset, order, number, status, int.from_bytes(payload[5:13], "little", signed=True)))
+        else:
+            self._take_of_run(kind, offset, order, payload, number)
+
+    def _take_sequence(self, offset: int, number: int, payload: bytes) -> None:
+        run = self._run_of_number.get(int.from_bytes(payload[4:8], "little"))
+        name, context, packed = _decode_sequence(payload)
+        if number in self._sequence_of_number:
+            raise ValueError(f"the sequence number {number} is given out twice")
+        if run is None:
+            self.orphans = True
+            return
+        record = SequenceRecord(offset, number, int.from_bytes(payload[4:8], "little"), name, context, packed)
+        self._sequence_of_number[number] = record
+        run.sequences.append(record)
+        run.by_key.setdefault(packed, []).append(record)
+
+    def _take_of_run(self, kind: int, offset: int, order: int, payload: bytes, number: int) -> None:
+        run = self._run_of_number.get(number)
+        if kind == ext.PARAMS:
+            if len(payload) < 6 or payload[4] not in (params.SET, params.MORE, params.DELETE):
+                raise ValueError("an operation on params is none that there is")
+            taken: list[Any] = [] if run is None else run.params
+            taken.append((offset, order, payload[4:], number))
+        elif kind == ext.PROPERTY:
+            name, value = decode_property(payload[4:])
+            if run is not None:
+                run.properties.append((offset, order, (name, value), number))
+                run.moves_trash = run.moves_trash or name == TRASHED
+        elif kind == ext.END:
+            time = int.from_bytes(payload[5:], "little", signed=True)
+            if len(payload) != _END_BYTES or payload[4] not in STATUS_WORDS or not 0 <= time <= MAX_ORDER:
+                raise ValueError("the end of a run has no status and time that a run can end with")
+            if run is not None:
+                run.ends.append((offset, order, number, STATUS_WORDS[payload[4]], time))
+        else:
+            raise ValueError(f"the type of record {kind} is not known")
+        self.orphans = self.orphans or run is None
 
 
 @dataclass(frozen=True)
@@ -498,24 +636,41 @@ class SegmentView:
         )
 
     def param_operations(self, run: SegmentRun, path: keys.Path = ()) -> list[Operation]:
-        """Those that bear on what is at and below a path, in no order."""
-        return run.operations.touching(run.params, self.segment.writer, self.limit, path)
+        """Those that bear on what is at and below a path, in no order. Raises CorruptionError for one that does not decode."""
+        try:
+            return run.operations.touching(run.params, self.segment.writer, self.limit, path)
+        except MalformedRecord as error:
+            self.segment.note_damage(error)
+            raise CorruptionError(error.message, self.segment.path, error.offset) from None
 
     def property_writes(self, run: SegmentRun) -> list[tuple[params.Stamp, int, str, Any]]:
         """(stamp, place, name, value) in the order written."""
-        return [
-            ((order, self.segment.writer), offset, *params.unpackb(payload))
-            for offset, order, payload, _ in run.properties
-            if offset < self.limit
-        ]
+        return [((order, self.segment.writer), offset, *held) for offset, order, held, _ in run.properties if offset < self.limit]
 
 
 def _decode_open(payload: bytes, order: int) -> tuple[int, int, str]:
-    """(flags, since, run hash) of an OPEN record."""
+    """(flags, since, run hash) of an OPEN record. Raises ValueError."""
     flags = payload[4]
-    if flags & _SINCE:
-        return flags, int.from_bytes(payload[-8:], "little"), payload[5:-8].decode()
-    return flags, order, payload[5:].decode()
+    if flags & ~(_CONTINUED | _INHERITED | _EDITED | _SINCE):
+        raise ValueError(f"a run is opened with the flags {flags}, some of which there are not")
+    since, name = (int.from_bytes(payload[-8:], "little"), payload[5:-8]) if flags & _SINCE else (order, payload[5:])
+    if since > MAX_ORDER:
+        raise ValueError(f"a run was opened at {since}, which no clock has shown")
+    run_hash = name.decode()
+    check_stored_hash(run_hash)
+    return flags, since, run_hash
+
+
+def _decode_sequence(payload: bytes) -> tuple[keys.Name, dict[str, Any], bytes]:
+    """(name, context, both packed) of a SEQUENCE record. Raises ValueError, TypeError."""
+    packed = payload[9:]
+    name, context = unpack(packed)
+    plain = name if isinstance(name, str) else name[1] if isinstance(name, tuple) and len(name) == 2 and isinstance(name[0], str) else None
+    if not isinstance(plain, str) or not plain or payload[8] != (_METRIC if name is plain else _OBJECTS):
+        raise ValueError(f"a sequence is called {name!r:.100}, which is not the name of one")
+    if len(packed) > MAX_NAME_BYTES or not isinstance(context, dict) or pack((name, canonical_context(context))) != packed:
+        raise ValueError(f"the context of the sequence {plain!r:.100} is none that a sequence can have")
+    return name, context, packed
 
 
 def _read_from(fd: int, start: int) -> bytes:

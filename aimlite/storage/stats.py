@@ -18,15 +18,13 @@ from aimlite.storage.view import View
 
 def stats(view: View) -> dict[str, Any]:
     """As `Repo.stats` returns them. Takes time in runs and sequences, not in points. Raises CorruptionError."""
-    layout, fresh, mentioned = view.layout, view.unmerged_runs(), view.mentioned_runs()
+    layout, mentioned = view.layout, view.mentioned_runs()
     status = _status_of_merged(view, mentioned)
     sequences, points = _merged_sequences(view, mentioned)
-    for run_hash in fresh:
-        status[view.run_state(run_hash).status] += 1
-        for sequence in view.sequences(run_hash, None):
-            summary = view.summary(sequence)
-            sequences += 1
-            points += 0 if summary is None else summary.count
+    for _, (word, counts) in view.of_each_live_run(lambda run_hash: _of_live_run(view, run_hash)):
+        status[word] += 1
+        sequences += len(counts)
+        points += sum(counts)
     held = sum(segment.held for segment in view.segments)
     journals = sum(_size(layout.journal(*name)) for name in layout.list_journals())
     levels = view.tree.levels()
@@ -43,6 +41,12 @@ def stats(view: View) -> dict[str, Any]:
         "levels": [{"level": level, "files": files, "bytes": size} for level, (files, size) in levels.items()],
         "generation": tree_generation(view.tree),
     }
+
+
+def _of_live_run(view: View, run_hash: str) -> tuple[str, list[int]]:
+    """(status, how many points each sequence has)."""
+    summaries = [view.summary(sequence) for sequence in view.sequences(run_hash, None)]
+    return view.run_state(run_hash).status, [0 if summary is None else summary.count for summary in summaries]
 
 
 def _status_of_merged(view: View, fresh: dict[str, int]) -> Counter[str]:

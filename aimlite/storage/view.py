@@ -43,8 +43,8 @@ from aimlite.storage.points import (
     summarize,
     within,
 )
-from aimlite.storage.runs import TRASHED, RunState, WriterEntry, decode_writer_entry, derive_state, index_properties, is_hidden
-from aimlite.storage.segments import Segment, SegmentRun, SegmentView, SequenceRecord
+from aimlite.storage.runs import TRASHED, RunState, WriterEntry, decode_run, decode_writer_entry, derive_state, index_properties, is_hidden
+from aimlite.storage.segments import Segment, SegmentRun, SegmentView, SequenceRecord, count_of_damage
 from aimlite.storage.tombstones import Tombstones, written_after
 from aimlite.storage.tree import EmptyTree, Tree, TreeMoved, TreeReader, tree_generation
 
@@ -83,13 +83,38 @@ def sequence_id(run_hash: str, name: keys.Name, context: dict[str, Any], packed:
     return SequenceId(run_hash, name[1], context, packed, name[0])
 
 
+class SegmentsByRun:
+    """Which segments mention a run: a reader keeps it for all its views, so that a view need not look through all segments for each run."""
+
+    def __init__(self) -> None:
+        self._segments: dict[str, list[Segment]] = {}
+        self._taken: dict[Segment, int] = {}  # how many of its runs are taken in
+
+    def add(self, segment: Segment) -> None:
+        """Takes in what a segment has come to mention since."""
+        taken = self._taken.get(segment, 0)
+        if len(segment.mentioned) > taken:
+            for run_hash in segment.mentioned[taken:]:
+                self._segments.setdefault(run_hash, []).append(segment)
+            self._taken[segment] = len(segment.mentioned)
+
+    def of(self, run_hash: str) -> list[Segment]:
+        return self._segments.get(run_hash, [])
+
+
 class View:
     """The tree at a generation and the journals not yet merged. Every method raises CorruptionError where what it reads is damaged."""
 
-    def __init__(self, layout: Layout, tree: Tree, segments: list[SegmentView]) -> None:
+    def __init__(self, layout: Layout, tree: Tree, segments: list[SegmentView], by_run: SegmentsByRun | None = None) -> None:
+        """by_run: knows which segments mention a run, perhaps of more segments than these."""
         self.layout = layout
         self.tree = tree
         self.segments = segments
+        self._view_of = {view.segment: view for view in segments}
+        self._by_run = by_run or SegmentsByRun()
+        for view in segments:
+            self._by_run.add(view.segment)
+        self._damaged: tuple[int, list[SegmentView]] = (-1, [])
         self.tombstones = Tombstones(tree)
         self._mentioned: dict[str, int] | None = None
         self._moving_trash: set[str] = set()  # those of the mentioned runs that the journals may put into the trash, or take out of it
@@ -116,9 +141,9 @@ class View:
         """Whether there is such a run, be it in the trash. Raises as `has_run`."""
         if is_hidden(run_hash):
             return False
-        if any(self._run(segment, run_hash) for segment in self.segments) or self.tree.get(keys.run(run_hash)) is not None:
+        if self._touching(run_hash) or self.tree.get(keys.run(run_hash)) is not None:
             return True
-        for segment in self.segments:
+        for segment in self._damaged_segments():
             if segment.segment.orphans or segment.segment.may_have_lost(run_hash):
                 segment.demand_intact()
         return False
@@ -135,7 +160,7 @@ class View:
         try:
             self.mentioned_runs()
         except CorruptionError:  # in the tree, of another run perhaps
-            return any(run.moves_trash for segment in self.segments if (run := self._run(segment, run_hash)))
+            return any(run.moves_trash for _, run in self._touching(run_hash))
         return run_hash in self._moving_trash
 
     def _is_trashed_in_tree(self, run_hash: str) -> bool:
@@ -154,9 +179,12 @@ class View:
         """The hashes of the runs in the trash, the last one put there first."""
         merged = {unpack(key, 1)[2]: unpack(key, 1)[1] for key, _ in self.tree.scan(keys.property_index_of(TRASHED))}
         for run_hash in self.mentioned_runs():
-            merged.pop(run_hash, None)
+            since = merged.pop(run_hash, None)
             if self.is_trashed(run_hash):
-                merged[run_hash] = self.properties(run_hash)[TRASHED]
+                try:
+                    merged[run_hash] = self.properties(run_hash)[TRASHED]
+                except CorruptionError:  # of a journal that holds a part of the run: what the tree says counts
+                    merged[run_hash] = since
         return sorted(merged, key=lambda run_hash: (merged[run_hash], run_hash), reverse=True)
 
     def run_count(self) -> int:
@@ -177,7 +205,8 @@ class View:
             merged = self._tree_run(run_hash)
             if self.is_trashed(run_hash):
                 hidden.add(run_hash)
-            elif merged is None or "trashed" in merged:
+            elif merged is None or "trashed" in merged or created < merged["created"]:  # the index does not have it, or not at its place
+                hidden.add(run_hash)
                 fresh.append((min(created, created if merged is None else merged["created"]), run_hash))
         fresh.sort(reverse=True)
         position = 0
@@ -193,14 +222,14 @@ class View:
 
     def running(self) -> list[str]:
         """The hashes of the runs that a writer has open, newest first."""
-        states = [(self.run_state(run_hash), run_hash) for run_hash in self.unmerged_runs()]
-        return [run_hash for _, run_hash in sorted(((s.created, h) for s, h in states if s.status == "running"), reverse=True)]
+        running = [(state.created, run_hash) for run_hash, state in self.of_each_live_run(self.run_state) if state.status == "running"]
+        return [run_hash for _, run_hash in sorted(running, reverse=True)]
 
     def hashes_with_prefix(self, prefix: str, limit: int) -> list[str]:
         """The hashes that begin with prefix, ascending, at most `limit`; where one is the prefix itself, that one alone. Raises
         CorruptionError as `has_run`."""
         fresh = {run_hash for run_hash in self.unmerged_runs() if run_hash.startswith(prefix)}
-        known = ((unpack(key, 1)[0], msgpack.unpackb(data)) for key, data in self.tree.scan(keys.runs_with_prefix(prefix)))
+        known = ((unpack(key, 1)[0], decode_run(data)) for key, data in self.tree.scan(keys.runs_with_prefix(prefix)))
         merged = (run_hash for run_hash, held in known if "trashed" not in held and not is_hidden(run_hash))
         shown = (run_hash for run_hash in merged if run_hash in fresh or run_hash not in self.mentioned_runs())
         found = sorted({*islice(shown, limit), *fresh})[:limit]
@@ -210,14 +239,31 @@ class View:
 
     def damaged_journals(self) -> list[Path]:
         """Those in which runs may begin that neither the count nor the list has."""
-        return [segment.segment.path for segment in self.segments if segment.is_damaged]
+        return [segment.segment.path for segment in self._damaged_segments()]
+
+    def of_each_live_run(self, task: Callable[[str], T]) -> Iterator[tuple[str, T]]:
+        """(run, what `task` makes of it) of the runs that the journals mention, but for those in the trash and those of which a damaged
+        journal holds a part: `damaged_journals` tells that some may be missing."""
+        for run_hash in self.unmerged_runs():
+            try:
+                found = task(run_hash)
+            except CorruptionError as error:
+                if not self.is_of_journal(error):
+                    raise
+            else:
+                yield run_hash, found
+
+    def is_of_journal(self, error: CorruptionError) -> bool:
+        """Whether it tells of a journal."""
+        return error.path is not None and os.path.dirname(error.path) == str(self.layout.journals)
 
     def corrupted_runs(self, among: Iterable[str] | None = None) -> set[str]:
         """The runs of which a damaged journal holds a part, or may. Takes time in the unmerged journals, and in all runs only when one is
         damaged. among: what to look at where the tree cannot list its runs."""
         for segment in self.segments:
-            segment.segment.demand_points()
-        damaged = [segment for segment in self.segments if segment.is_damaged]
+            with contextlib.suppress(FileNotFoundError):  # it was merged meanwhile
+                segment.segment.inspect()
+        damaged = self._damaged_segments()
         if not damaged:
             return set()
         lost = {run_hash for segment in damaged for run_hash in segment.segment.lost_runs()}
@@ -231,15 +277,18 @@ class View:
         return known[1]
 
     def _derive_state(self, run_hash: str) -> RunState:
-        entries, merged = self.writer_entries(run_hash), self._tree_run(run_hash)
+        (entries, order), merged = self._entries(run_hash), self._tree_run(run_hash)
         created = min((entry.opened for entry in entries.values()), default=0)
-        order = max((entry.last for entry in entries.values()), default=0)
         if merged is not None:
             created, order = min(created or merged["created"], merged["created"]), max(order, merged["order"])
         return derive_state(created, order, entries.values())
 
     def writer_entries(self, run_hash: str) -> dict[int, WriterEntry]:
         """writer → what it did to a run. Raises KeyError when there is no such run."""
+        return self._entries(run_hash)[0]
+
+    def _entries(self, run_hash: str) -> tuple[dict[int, WriterEntry], int]:
+        """(writer → what it did to a run, the newest order of all that)."""
         touching, is_merged = self._intact(run_hash), self._tree_run(run_hash) is not None
         if not is_merged and not touching:
             raise KeyError(run_hash)
@@ -247,15 +296,17 @@ class View:
         if is_merged:
             for key, value in self.tree.scan(keys.writers_of_run(run_hash)):
                 entries[unpack(key, 1)[1]] = decode_writer_entry(value)
+        newest = max((entry.last for entry in entries.values()), default=0)
         for segment, run in touching:
             later = segment.writer_entry(run)
+            newest = max(newest, later.last)
             earlier = entries.get(segment.segment.writer)
             entries[segment.segment.writer] = later if earlier is None else earlier.followed_by(later)
-        return entries
+        return entries, newest
 
     def runs_by_property(self, name: str) -> dict[str, list[str]]:
         """value → the runs that have it, of a property that the index holds whole: 'experiment' or 'tag'."""
-        live, mentioned, found = self.unmerged_runs(), self.mentioned_runs(), dict[str, list[str]]()
+        mentioned, found = self.mentioned_runs(), dict[str, list[str]]()
         begin = len(keys.property_index_of(name)[0])
         for key, _ in self.tree.scan(keys.property_index_of(name)):
             value, run_hash = keys.rest(key, begin)
@@ -263,8 +314,8 @@ class View:
                 if len(value.encode()) >= 250:  # it may be cut
                     value = self.properties(run_hash).get(name, value)
                 found.setdefault(value, []).append(run_hash)
-        for run_hash in live:
-            for held, value in index_properties(self.properties(run_hash), self.run_state(run_hash)):
+        for run_hash, indexed in self.of_each_live_run(lambda each: index_properties(self.properties(each), self.run_state(each))):
+            for held, value in indexed:
                 if held == name:
                     found.setdefault(value, []).append(run_hash)
         return found
@@ -272,7 +323,7 @@ class View:
     def newest_order(self, run_hash: str) -> int:
         """Of all that is known of a run and of its deletions, without what damaged journals lost."""
         merged = self._tree_run(run_hash)
-        fresh = (segment.segment.last_order(run, segment.limit) for segment in self.segments if (run := segment.run(run_hash)))
+        fresh = (segment.segment.last_order(run, segment.limit) for segment, run in self._mentioning(run_hash))
         deleted = (self.tombstones.of_run(run_hash), *self.tombstones.of_sequences(run_hash).values())
         return max(0 if merged is None else merged["order"], *deleted, *fresh)
 
@@ -287,8 +338,7 @@ class View:
     def stamped_properties(self, run_hash: str) -> dict[str, tuple[params.Stamp, Any]]:
         held: dict[str, tuple[params.Stamp, Any]] = {}
         for key, value in self.tree.scan(keys.properties_of_run(run_hash)):
-            order, writer, content = params.unpackb(value)
-            held[unpack(key, 1)[1]] = ((order, writer), content)
+            held[unpack(key, 1)[1]] = params.decode_entry(value)
         writes = [write for segment, run in self._intact(run_hash) for write in segment.property_writes(run)]
         for stamp, _, name, content in sorted(writes, key=lambda write: write[:2]):
             if name not in held or held[name][0] <= stamp:
@@ -609,12 +659,23 @@ class View:
 
     def _intact(self, run_hash: str) -> list[tuple[SegmentView, SegmentRun]]:
         """What the journals hold of a run. Raises CorruptionError when one of them, or one that may be, is damaged."""
-        touching = [(segment, run) for segment in self.segments if (run := self._run(segment, run_hash))]
-        named = {segment.segment for segment, _ in touching}
-        for segment in self.segments:
-            if segment.segment.is_damaged and (segment.segment in named or self._may_have_lost(segment.segment, run_hash)):
-                segment.demand_intact()
+        touching = self._touching(run_hash)
+        damaged = self._damaged_segments()
+        if damaged:
+            named = {segment.segment for segment, _ in touching}
+            for segment in damaged:
+                if segment.segment in named or self._may_have_lost(segment.segment, run_hash):
+                    segment.demand_intact()
         return touching
+
+    def _damaged_segments(self) -> list[SegmentView]:
+        """Those of which a part is known to be damaged. It is looked for anew only when damage was found somewhere since."""
+        found, damaged = self._damaged
+        if found != count_of_damage():
+            found = count_of_damage()
+            damaged = [segment for segment in self.segments if segment.is_damaged]
+            self._damaged = (found, damaged)
+        return damaged
 
     def _is_intact(self, run_hash: str) -> bool:
         try:
@@ -629,17 +690,24 @@ class View:
         if damaged.may_have_lost(run_hash):
             return True
         return damaged.orphans and (
-            any(segment.segment.writer == damaged.writer and self._run(segment, run_hash) for segment in self.segments)
+            any(segment.segment.writer == damaged.writer for segment, _ in self._touching(run_hash))
             or self.tree.get(keys.writer_of_run(run_hash, damaged.writer)) is not None
         )
 
-    def _run(self, segment: SegmentView, run_hash: str) -> SegmentRun | None:
-        """What a segment says of a run, but for what was written by those that opened it before it was deleted."""
-        run = segment.run(run_hash)
-        if run is None:
-            return None
-        run = run.opened_after(self.tombstones.of_run(run_hash))
-        return run if run is not None and run.offset < segment.limit else None
+    def _mentioning(self, run_hash: str) -> list[tuple[SegmentView, SegmentRun]]:
+        """What the segments say of a run, in their order."""
+        views = (self._view_of.get(segment) for segment in self._by_run.of(run_hash))
+        found = [(view, run) for view in views if view is not None and (run := view.run(run_hash)) is not None]
+        return sorted(found, key=lambda entry: (entry[0].segment.writer, entry[0].segment.number)) if len(found) > 1 else found
+
+    def _touching(self, run_hash: str) -> list[tuple[SegmentView, SegmentRun]]:
+        """As `_mentioning`, but for what was written by those that opened the run before it was deleted."""
+        found = []
+        for segment, mentioned in self._mentioning(run_hash):
+            run = mentioned.opened_after(self.tombstones.of_run(run_hash))
+            if run is not None and run.offset < segment.limit:
+                found.append((segment, run))
+        return found
 
     def unmerged_runs(self) -> dict[str, int]:
         """hash → creation (µs) of the runs that the journals mention, but for those in the trash."""
@@ -652,20 +720,20 @@ class View:
     def mentioned_runs(self) -> dict[str, int]:
         """hash → creation (µs) of the runs that the journals mention, those in the trash too. The view's own."""
         if self._mentioned is None:
+            named = dict.fromkeys(run_hash for segment in self.segments for run_hash in segment.run_hashes())
             runs: dict[str, int] = {}
-            for segment in self.segments:
-                for run_hash in segment.run_hashes():
-                    if not is_hidden(run_hash) and (run := self._run(segment, run_hash)):
-                        if run.moves_trash:
-                            self._moving_trash.add(run_hash)
-                        opened = run.opens[0][1]
-                        runs[run_hash] = min(opened, runs.get(run_hash, opened))
+            for run_hash in named:
+                if is_hidden(run_hash) or not (touching := self._touching(run_hash)):
+                    continue
+                if any(run.moves_trash for _, run in touching):
+                    self._moving_trash.add(run_hash)
+                runs[run_hash] = min(run.opens[0][1] for _, run in touching)
             self._mentioned = runs
         return self._mentioned
 
     def _tree_run(self, run_hash: str) -> dict[str, int] | None:
         value = self.tree.get(keys.run(run_hash))
-        return None if value is None else msgpack.unpackb(value)
+        return None if value is None else decode_run(value)
 
 
 def load_params(tree: Tree, run_hash: str, path: keys.Path, into: params.ParamTree | None = None) -> ParamTree:
@@ -674,18 +742,14 @@ def load_params(tree: Tree, run_hash: str, path: keys.Path, into: params.ParamTr
     for depth in range(len(path)):
         above = tree.get(keys.param(run_hash, path[:depth]))
         if above is not None:
-            order, writer, value = params.unpackb(above)
-            loaded.load_leaf(path[:depth], (order, writer), value)
+            loaded.load_leaf(path[:depth], *params.decode_entry(above))
         cover = tree.get(keys.cover(run_hash, path[:depth]))
         if cover is not None:
-            order, writer = params.unpackb(cover)
-            loaded.load_cover(path[:depth], (order, writer))
+            loaded.load_cover(path[:depth], params.decode_cover(cover))
     for key, data in tree.scan(keys.params_under(run_hash, path)):
-        order, writer, value = params.unpackb(data)
-        loaded.load_leaf(unpack(key, 1)[1:], (order, writer), value)
+        loaded.load_leaf(unpack(key, 1)[1:], *params.decode_entry(data))
     for key, data in tree.scan(keys.covers_under(run_hash, path)):
-        order, writer = params.unpackb(data)
-        loaded.load_cover(unpack(key, 1)[1:], (order, writer))
+        loaded.load_cover(unpack(key, 1)[1:], params.decode_cover(data))
     return loaded
 
 
@@ -723,6 +787,7 @@ class Reader:
         self._lock = threading.Lock()
         self._handle: _Handle | None = None
         self._segments: dict[tuple[int, int], Segment] = {}
+        self._by_run = SegmentsByRun()
         self._merged: dict[int, tuple[int, list[int]]] = {}
         self._listed: tuple[tuple[int, int], list[tuple[int, int]]] | None = None
         self._last: View | None = None
@@ -764,6 +829,7 @@ class Reader:
             waiting = [name for name in names if not self._is_merged(tree, *name)]
             for gone in self._segments.keys() - set(waiting):
                 del self._segments[gone]
+                self._by_run = SegmentsByRun()  # older views go on with theirs
             segments = [self._segment(*name) for name in waiting]
             if not self._note_rotations(segments, tree) and attempt < 5:
                 return None
@@ -774,7 +840,7 @@ class Reader:
             return None
         if self._last is not None and not moved and self._last.segments == segments:
             return self._last
-        self._last = view = View(self.layout, tree, segments)
+        self._last = view = View(self.layout, tree, segments, self._by_run)
         if self._handle is not None:
             self._handle.add(view)
         return view
@@ -799,6 +865,7 @@ class Reader:
         """The segment as it is now."""
         segment = self._segments.get((writer, number))
         if segment is None or segment.is_replaced():
+            self._by_run = SegmentsByRun() if segment is not None else self._by_run
             segment = self._segments[writer, number] = Segment(self.layout.journal(writer, number), writer, number)
         else:
             segment.refresh()
@@ -829,7 +896,8 @@ class Reader:
         signature = self._signature()
         if signature is None:  # nothing was ever merged, or the repo was removed
             moved = self._handle is not None
-            self._retire()
+            if moved:
+                self._retire()
             return moved
         if self._handle is not None and self._handle.signature == signature:
             return False

@@ -4,6 +4,8 @@ import contextlib
 import os
 import random
 import re
+import resource
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -67,7 +69,8 @@ def columns_of(reader: ext.JournalReader, number: int, limit: int = 2**40) -> li
 
 
 def meta_of(journal: Journal) -> list[tuple[int, int, int, bytes]]:
-    return [(r.kind, r.offset, r.order, r.payload) for r in journal.records if r.kind not in (POINTS, COLUMNS)]
+    held = [record for record in journal.records if record.kind not in (POINTS, COLUMNS) and record.order <= reference.MAX_ORDER]
+    return [(record.kind, record.offset, record.order, record.payload) for record in held]
 
 
 def agree(data: bytes, pieces: Sequence[int] = ()) -> Journal:
@@ -81,7 +84,7 @@ def agree(data: bytes, pieces: Sequence[int] = ()) -> Journal:
     if len(data) >= 40:
         assert reader.torn == expected.torn
         assert reader.offset == len(data) - (0 if not data.strip(b"\0") else expected.torn) or not data.strip(b"\0")
-    assert reader.ended == any(record.kind == ROTATED for record in expected.records)
+    assert reader.ended == any(record.kind == ROTATED and record.order <= reference.MAX_ORDER for record in expected.records)
     return expected
 
 
@@ -443,13 +446,15 @@ def column_records(draw: st.DrawFn) -> tuple[int, bytes]:
 
 meta_records = st.tuples(st.sampled_from([OPEN, SEQUENCE, PARAMS, PROPERTY, END, 7, 8, 126]), st.binary(max_size=40))
 groups = st.lists(
-    st.tuples(st.integers(0, 2**64 - 1), st.lists(point_records() | column_records() | meta_records, min_size=1, max_size=4)), max_size=6
+    st.tuples(st.integers(0, reference.MAX_ORDER), st.lists(point_records() | column_records() | meta_records, min_size=1, max_size=4)),
+    max_size=6,
 )
 
 
 @settings(deadline=None)
 @given(groups, st.lists(st.integers(0, 1500), max_size=4))
 def test_what_the_reference_writes_is_read(content: list[tuple[int, list[tuple[int, bytes]]]], pieces: list[int]) -> None:
+    content = [(0, [(SEQUENCE, reference.encode_sequence(number, 0, "x", {})) for number in range(2)]), *content]  # 2 is not declared
     data = reference.encode_journal(WRITER, SEGMENT, ORDER, content)
     journal = agree(data, pieces)
     assert (journal.damage, journal.torn) == ([], 0)
@@ -754,11 +759,52 @@ MALFORMED = [
 
 @pytest.mark.parametrize(("kind", "payload"), MALFORMED)
 def test_malformed_points_are_damage(kind: int, payload: bytes) -> None:
-    data = reference.encode_journal(WRITER, SEGMENT, ORDER, [(ORDER, [(kind, payload)]), *[(ORDER, [(PARAMS, b"after")])]])
+    declared = (SEQUENCE, reference.encode_sequence(0, 0, "x", {}))
+    data = reference.encode_journal(
+        WRITER, SEGMENT, ORDER, [(ORDER, [declared]), (ORDER, [(kind, payload)]), (ORDER, [(PARAMS, b"after")])]
+    )
     journal = agree(data)
-    assert journal.damage == [(40, 24 + len(payload))]
+    assert journal.damage == [(40 + 24 + len(declared[1]), 24 + len(payload))]
     assert journal.points == []
-    assert len(meta_of(journal)) == 1
+    assert len(meta_of(journal)) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"), [(POINTS, reference.encode_points([(0, 1, 0.5, False)])), (PARAMS, b"payload"), (ROTATED, b"")]
+)
+def test_a_record_of_no_possible_time_is_damage(kind: int, payload: bytes) -> None:
+    declared = (SEQUENCE, reference.encode_sequence(0, 0, "x", {}))
+    for order, is_damage in ((reference.MAX_ORDER, False), (reference.MAX_ORDER + 1, True), (2**64 - 1, True)):
+        journal = agree(reference.encode_journal(WRITER, SEGMENT, ORDER, [(ORDER, [declared]), (order, [(kind, payload)])]))
+        assert bool(journal.damage) == is_damage, order
+
+
+def test_points_of_a_sequence_that_is_not_declared_take_no_memory() -> None:
+    """However large its number is. Those of declared sequences in the same record are kept, wherever their numbers lie."""
+    numbers = [0, 1, 5, 1000, 2**20, 2**20 - 1, 3, 70, 2**31 - 1]
+    declared = [number for number in numbers if number != 1000]
+    records = [(SEQUENCE, reference.encode_sequence(number, 0, f"m{number}", {})) for number in declared]
+    points = [(number, 7, number + 0.5, False) for number in numbers[:-1]]
+    data = reference.encode_journal(WRITER, SEGMENT, ORDER, [(ORDER, records), (ORDER, [(POINTS, reference.encode_points(points))])])
+    journal, reader = agree(data), reader_of(data)
+    assert {point.sequence for point in journal.points} == set(declared[:-1])
+    for number in numbers:
+        assert len(columns_of(reader, number)) == (number in declared[:-1]), number
+        assert reader.greatest_step(number, 2**40) == (7 if number in declared[:-1] else None)
+    assert reader.orphans
+    before = peak_bytes()
+    for number in range(2**20, 2**20 - 200, -1):
+        lonely = [
+            (ORDER, [(SEQUENCE, reference.encode_sequence(number, 0, "m", {}))]),
+            (ORDER, [(POINTS, reference.encode_points([(number, 0, 1.0, False)]))]),
+        ]
+        assert len(columns_of(reader_of(reference.encode_journal(WRITER, SEGMENT, ORDER, lonely)), number)) == 1
+    assert peak_bytes() - before < 4 << 20
+
+
+def peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def test_malformed_footers_are_none() -> None:

@@ -16,6 +16,7 @@ from reference.keys import pack, unpack
 MAGIC = b"AIMLJRNL"
 OPEN, SEQUENCE, POINTS, COLUMNS, PARAMS, PROPERTY, OBJECT, END, ROTATED = 1, 2, 3, 4, 5, 6, 7, 9, 10
 HEADER, FILE_HEADER = 24, 40
+MAX_ORDER = 2**53
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,13 @@ class Point:
 
 @dataclass
 class Journal:
-    """What a file holds. damage: (offset, length)."""
+    """What a file holds. points: those of declared sequences. damage: (offset, length)."""
 
     groups: list[list[Record]] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
     damage: list[tuple[int, int]] = field(default_factory=list)
     torn: int = 0
+    declared: set[int] = field(default_factory=set)
 
     @property
     def records(self) -> list[Record]:
@@ -369,7 +371,14 @@ def take_group(found: Journal, group: list[Record], number: int) -> None:
             found.damage.append((record.offset, 0))
         number = record.number + 1
         try:
+            if record.order > MAX_ORDER:
+                raise ValueError("a time that no clock shows")
+            if record.kind == SEQUENCE and len(record.payload) >= 4:
+                (number_of_sequence,) = struct.unpack_from("<I", record.payload)
+                if number_of_sequence <= record.offset // HEADER + 2**20:
+                    found.declared.add(number_of_sequence)
             if record.kind in (POINTS, COLUMNS):
-                found.points += decode_points(record) if record.kind == POINTS else decode_columns(record)
+                points = decode_points(record) if record.kind == POINTS else decode_columns(record)
+                found.points += [point for point in points if point.sequence in found.declared]
         except ValueError:
             found.damage.append((record.offset, HEADER + len(record.payload)))

@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 
@@ -33,6 +34,8 @@ from aimlite import (
     RunNotFound,
     RunTrashed,
 )
+from aimlite._ext.blocks import encode_times, encode_values
+from aimlite._ext.packed import packed_end
 from aimlite.storage import params
 from aimlite.storage.archive_file import MANIFEST, ArchiveReader, fingerprint
 from aimlite.storage.blobs import list_blobs
@@ -170,13 +173,20 @@ def rewritten(path: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
     return target
 
 
+def entries_in(data: bytes) -> list[list[Any]]:
+    entries, start = [], 0
+    while start < len(data):
+        end = packed_end(data, start)
+        entries.append(params.unpackb(data[start:end]))
+        start = end
+    return entries
+
+
 def with_entries(change: Callable[[list[list[Any]]], None], run_hash: str = "a") -> Callable[[dict[str, bytes]], None]:
     """Changes the entries of the run, and all checksums with them."""
 
     def apply(members: dict[str, bytes]) -> None:
-        unpacker = params.unpacker(1 << 26)
-        unpacker.feed(members["runs/0.entries"])
-        entries = list(unpacker)
+        entries = entries_in(members["runs/0.entries"])
         change(entries)
         members["runs/0.entries"] = b"".join(map(params.packb, entries))
         manifest = json.loads(members[MANIFEST])
@@ -226,8 +236,81 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
     "content of another": (with_entries(lambda entries: first(entries, "content").__setitem__(2, b"another")), "not what was stored"),
     "content missing": (with_entries(lambda entries: entries.remove(first(entries, "content"))), "without its content"),
     "object missing": (with_entries(lambda entries: entries.remove(first(entries, "object"))), "without points or objects"),
-    "path of a param": (with_entries(lambda entries: first(entries, "param").__setitem__(1, [1.5])), "no path"),
+    "path of a param": (with_entries(lambda entries: first(entries, "param").__setitem__(1, [1.5])), "neither a string nor an integer"),
     "arity": (with_entries(lambda entries: first(entries, "writer").append(1)), "does not decode"),
+}
+
+
+def changed(kind: str, place: int, value: Any) -> Callable[[dict[str, bytes]], None]:
+    """The first entry of a kind with another value at a place."""
+    return with_entries(lambda entries: first(entries, kind).__setitem__(place, value))
+
+
+def added(*entry: Any, before: str = "end") -> Callable[[dict[str, bytes]], None]:
+    return with_entries(lambda entries: entries.insert(entries.index(first(entries, before)), list(entry)))
+
+
+def again(kind: str) -> Callable[[dict[str, bytes]], None]:
+    return with_entries(lambda entries: entries.insert(entries.index(first(entries, kind)), first(entries, kind)))
+
+
+def deep(depth: int) -> bytes:
+    """Tuples inside one another, packed."""
+    value = b"\1"
+    for _ in range(depth):
+        value = msgpack.packb(msgpack.ExtType(3, b"\x91" + value))
+    return value
+
+
+# Entries whose checksums are right and whose content no repo would have: what each says does not matter here, only that it is refused.
+ODD: dict[str, Callable[[dict[str, bytes]], None]] = {
+    "created at a fraction": changed("run", 2, 1.5),
+    "created by a word": changed("run", 2, "now"),
+    "created at no time": changed("run", 2, 2**60),
+    "an order that is a bool": changed("run", 3, True),
+    "a writer that is text": changed("writer", 1, "w"),
+    "a writer too large": changed("writer", 1, 2**64),
+    "a writer that is negative": changed("writer", 1, -1),
+    "an entry of a writer that is a number": changed("writer", 2, params.packb(5)),
+    "an entry of a writer with a status": changed("writer", 2, params.packb([1, 2, 3, "gone", 4, False, 0, 0])),
+    "an entry of a writer that is cut short": changed("writer", 2, b"\x98\1"),
+    "a writer twice": again("writer"),
+    "a property called 5": changed("property", 1, 5),
+    "a property twice": again("property"),
+    "a property of no order": changed("property", 2, None),
+    "a tag added by a word": added("property", "tag:x", 1, 1, params.packb("yes"), before="param"),
+    "an error that is text": added("property", "error", 1, 1, params.packb("no"), before="param"),
+    "an experiment that is a list": added("property", "experiment", 1, 1, params.packb([]), before="param"),
+    "a param twice": again("param"),
+    "a param that is a map": changed("param", 4, params.packb({"a": 1})),
+    "a param that is cut short": changed("param", 4, b"\x92\1"),
+    "a param as large as a blob": changed("param", 4, params.packb("x" * (1 << 20))),
+    "a param too deep": changed("param", 4, deep(200)),
+    "a param at a path too deep": changed("param", 1, ["a"] * 1001),
+    "a param below another": with_entries(
+        lambda entries: entries.insert(entries.index(first(entries, "param")), ["param", [*first(entries, "param")[1], "x"], 1, 1, b"\1"])
+    ),
+    "a param older than its cover": added("cover", [], 2**53, 1, before="sequence"),
+    "a cover of a float": added("cover", [], 1.5, 1, before="sequence"),
+    "a cover at no path": added("cover", "path", 1, 1, before="sequence"),
+    "a sequence twice": with_entries(lambda entries: entries.insert(-1, [*first(entries, "sequence")])),
+    "a sequence without a name": changed("sequence", 1, ""),
+    "a sequence called 5": changed("sequence", 1, 5),
+    "a sequence of no kind": changed("sequence", 1, ["", "x"]),
+    "a sequence of three names": changed("sequence", 1, ["texts", "x", "y"]),
+    "a context that is a list": changed("sequence", 2, ["a"]),
+    "a context of bytes": changed("sequence", 2, {"a": b"x"}),
+    "a context of NaN": changed("sequence", 2, {"a": float("nan")}),
+    "a context too long": changed("sequence", 2, {"a": "x" * 5000}),
+    "flags that there are not": changed("sequence", 3, 8),
+    "no flags": changed("sequence", 3, 0),
+    "flags of text": changed("sequence", 3, "1"),
+    "a content twice the size": changed("content", 2, 5),
+    "objects of no order": changed("object", 1, "1"),
+    "objects that are a number": changed("object", 3, params.packb(5)),
+    "objects twice": again("object"),
+    "an entry of an entry": with_entries(lambda entries: entries.insert(1, ["cover", [[[[]]]], 1, 1])),
+    "an entry of many items": with_entries(lambda entries: entries.insert(1, ["cover", [[]] * 30_000, 1, 1])),
 }
 
 
@@ -268,11 +351,76 @@ def test_hostile_archives_are_refused_in_words(repo: Repo, archive: Path, tmp_pa
     assert repo.import_runs(archive) == ["a"]
 
 
+def test_odd_archives_are_refused(repo: Repo, archive: Path, tmp_path: Path) -> None:
+    """With an ArchiveError, whatever is odd in them, and nothing stays."""
+    script = (
+        "import sys; from pathlib import Path; from aimlite.errors import ArchiveError; from aimlite.storage.layout import Layout\n"
+        "from aimlite.storage.importing import import_archive\n"
+        "for path in sys.argv[2:]:\n"
+        "    try: print('imported', import_archive(Layout(Path(sys.argv[1])), Path(path), False))\n"
+        "    except ArchiveError as error: print('refused', repr(str(error)))"
+    )
+    paths = [rewritten(archive, change).rename(tmp_path / f"{number}.zip") for number, change in enumerate(ODD.values())]
+    done = subprocess.run([sys.executable, "-c", script, repo.path, *map(str, paths)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = dict(zip(ODD, done.stdout.splitlines(), strict=True))
+    assert [name for name, line in told.items() if not line.startswith("refused")] == [], told
+    assert repo.list_all_runs() == []
+    assert repo.check() == []
+    assert repo.import_runs(archive) == ["a"]
+
+
+def test_what_a_small_archive_costs(repo: Repo, archive: Path, tmp_path: Path) -> None:
+    """Each is a few kB; importing it, which fails, takes no more memory than importing a sound one, but for one param below 1 MiB."""
+    script = (
+        "import resource, sys; from pathlib import Path\n"
+        "from aimlite.errors import ArchiveError; from aimlite.storage.layout import Layout\n"
+        "from aimlite.storage.importing import import_archive\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)\n"
+        "import_archive(Layout(Path(sys.argv[1])), Path(sys.argv[2]), False); before = peak()\n"
+        "for path in sys.argv[3:]:\n"
+        "    try: import_archive(Layout(Path(sys.argv[1])), Path(path), False); print('imported')\n"
+        "    except ArchiveError as error: print(peak() - before, error)"
+    )
+    count = 1 << 20
+    huge = np.arange(count), np.zeros(count)
+    values = encode_values(np.ascontiguousarray(huge[0], "<i8"), np.ascontiguousarray(huge[1], "<f8"))
+    ones = np.ones(count, "<u8")
+    times = encode_times(ones.view("<i8"), ones, ones, ones.astype("u1"), np.full(count, np.nan))
+
+    def of_b(*entries: list[Any]) -> Callable[[dict[str, bytes]], None]:
+        """Some entries more before the end, of a run that is not there yet."""
+
+        def change(held: list[list[Any]]) -> None:
+            first(held, "run")[1] = "b"
+            held[-1:-1] = entries
+
+        return with_entries(change, "b")
+
+    bombs = [
+        of_b(["sequence", "huge", {}, 2], ["block", values, times]),
+        of_b(["cover", [[]] * 2_000_000, 1, 1]),
+        of_b(["param", ["bomb"], 1, 1, params.packb([[]] * 2_000_000)]),
+        of_b(["param", ["bomb"], 1, 1, b"\xdd\x7f\xff\xff\xff"]),
+        manifest(runs=[[]] * 2_000_000),
+        manifest(runs=json.loads("[" * 900 + "]" * 900)),
+        lambda members: members.update({MANIFEST: b"[" * 200_000}),
+    ]
+    paths = [rewritten(archive, bomb).rename(tmp_path / f"{number}.zip") for number, bomb in enumerate(bombs)]
+    arguments = [sys.executable, "-c", script, repo.path, str(archive), *map(str, paths)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    costs = [int(line.split()[0]) for line in done.stdout.splitlines()]
+    assert max(path.stat().st_size for path in paths) < archive.stat().st_size + 10_000
+    assert len(costs) == len(bombs)
+    assert max(costs) < 64 << 20, done.stdout
+
+
 def test_bombs_do_not_go_off(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry that unpacks to more than any has is refused before it is in memory, an archive larger than the disk before anything."""
     bomb = rewritten(archive, lambda members: members.update({"runs/0.entries": b"\xc6\x7f\xff\xff\xff" + b"\0" * (80 << 20)}))
     assert bomb.stat().st_size < 4 << 20
-    with ArchiveReader(bomb) as reader, pytest.raises(ArchiveError, match="BufferFull"):
+    with ArchiveReader(bomb) as reader, pytest.raises(ArchiveError, match="more than 67,108,864 bytes"):
         list(reader.entries(reader.runs[0]))
     with ArchiveReader(archive) as reader:
         reader.demand_room(tmp_path)

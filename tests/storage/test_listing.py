@@ -1,4 +1,4 @@
-"""A reader lists the journals again only when their directory may have changed."""
+"""A reader lists the journals again only when their directory may have changed, and looks at each of them no more often than it must."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from aimlite import Repo, Run
+from aimlite.storage import params
 from aimlite.storage.layout import Layout
+from aimlite.storage.segments import SegmentView
 from aimlite.storage.writer import end_segment
+from reference import journal as reference
 
 
 @pytest.fixture
@@ -77,3 +80,55 @@ def test_a_time_that_goes_back_is_a_change(repo: Repo) -> None:
     write(repo, "b")
     changed_at(repo, now - 10**12)
     assert list(reader.view().run_hashes()) == ["b", "a"]
+
+
+def one_run_each(layout: Layout, count: int) -> None:
+    """Journals of so many writers, each with a run of its own."""
+    for number in range(count):
+        opened = (reference.OPEN, reference.encode_open(0, f"r{number}"))
+        named = (reference.PROPERTY, bytes(4) + params.packb(["name", f"run {number}"]))
+        order = 1_700_000_000_000_000 + number
+        content = reference.encode_journal(1000 + number, 0, order, [(order + 1, [opened, named])])
+        layout.journal(1000 + number, 0).write_bytes(content)
+
+
+def test_looking_at_all_live_runs_looks_at_each_segment_a_few_times(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at every segment for every run: listing the runs of 4,000 writers would take 16 million looks."""
+    looks: dict[str, int] = {"run": 0, "damage": 0}
+    run, is_damaged = SegmentView.run, SegmentView.is_damaged
+
+    def counted_run(view: SegmentView, run_hash: str) -> Any:
+        looks["run"] += 1
+        return run(view, run_hash)
+
+    def counted_damage(view: SegmentView) -> Any:
+        looks["damage"] += 1
+        return is_damaged.__get__(view)
+
+    monkeypatch.setattr(SegmentView, "run", counted_run)
+    monkeypatch.setattr(SegmentView, "is_damaged", property(counted_damage))
+    counts = []
+    for count in (50, 200):
+        one_run_each(repo._layout, count)
+        looks.update(run=0, damage=0)
+        assert repo.list_active_runs() == []
+        assert {run.name for run in repo.iter_runs()} == {f"run {number}" for number in range(count)}
+        assert repo.get_run("missing") is None
+        counts.append(sum(looks.values()))
+    assert counts[1] < 6 * counts[0], (counts, looks)
+
+
+def test_a_view_that_is_older_than_a_merge_goes_on(repo: Repo) -> None:
+    """Its runs are found by a map that the reader begins anew when segments go."""
+    write(repo, "a")
+    before = repo._reader.view()
+    write(repo, "b")
+    between = repo._reader.view()
+    repo.merge()
+    write(repo, "c")
+    after = repo._reader.view()
+    assert [list(view.run_hashes()) for view in (before, between, after)] == [["a"], ["b", "a"], ["c", "b", "a"]]
+    for view, hashes in ((before, "a"), (between, "ab"), (after, "abc")):
+        for run_hash in "abc":
+            assert view.holds_run(run_hash) == (run_hash in hashes)
+        assert all(view.run_state(run_hash).status == "finished" for run_hash in hashes)

@@ -17,6 +17,7 @@ from aimlite import Repo, Run
 from aimlite.errors import CorruptionError
 from aimlite.storage import keys, objects
 from aimlite.storage.check import check
+from aimlite.storage.media import finish
 from aimlite.storage.objects import decode_items, decode_object_record, encode_items, object_records
 from aimlite.storage.view import Reader
 
@@ -333,3 +334,23 @@ def read_final(repo: Repo, run_hash: str, name: str) -> list[Any]:
     points = view.points(sequence)
     stamps = zip(points["order"].tolist(), points["writer"].tolist(), strict=True)
     return [view.object(sequence, *stamp, 0) for stamp in stamps]
+
+
+ODD_ITEMS: list[tuple[dict[str, Any], bytes]] = [
+    ({"raw": "RGB;16", "width": 2**40, "height": 0, "format": "png"}, b""),
+    ({"raw": "RGB", "width": 0, "height": 0, "format": "png"}, b""),
+    ({"raw": "RGB", "width": -1, "height": -1, "format": "png"}, b"abc"),
+    ({"raw": "L", "width": 1, "height": 1, "format": ["png"]}, b"a"),
+    ({"raw": "L", "width": 1, "height": 1, "format": "jpeg", "quality": "best"}, b"a"),
+    ({"raw": "L", "width": 1.5, "height": 2, "format": "png"}, b"abc"),
+    ({"raw": ["L"], "width": 1, "height": 1, "format": "png"}, b"a"),
+    ({"raw": None, "width": 1}, b"a"),
+    ({"raw": "wav"}, b"RIFF"),
+    ({"raw": 5}, b""),
+]
+
+
+@pytest.mark.parametrize(("header", "payload"), ODD_ITEMS)
+def test_an_item_that_cannot_be_brought_to_its_final_form_stays_as_it_is(header: dict[str, Any], payload: bytes) -> None:
+    """Whatever the encoders make of it: a merge goes on, and reading the object tells what is wrong."""
+    assert finish(header, payload) == (header, payload)

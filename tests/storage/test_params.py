@@ -91,22 +91,21 @@ def copied(tree: ParamTree) -> ParamTree:
 
 
 @settings(deadline=None)
-@given(calls.flatmap(lambda ops: st.tuples(st.just(ops), st.permutations(stamped(ops)))))
-def test_covers_are_needed_only_for_what_is_older(drawn: tuple[list[Call], list[tuple[params.Stamp, Call]]]) -> None:
-    """A merge forgets the covers that nothing still to come is older than."""
-    ops, shuffled = drawn
-    tree = ParamTree()
-    for place, (stamp, op) in enumerate(shuffled):
-        apply(tree, stamp, op)
-        coming = [other for other, _ in shuffled[place + 1 :]]
-        kept = ParamTree()
-        for path, (at, value) in tree.leaves().items():
-            kept.load_leaf(path, at, value)
-        for path, at in tree.covers().items():
-            if coming and at[0] >= min(coming)[0]:
-                kept.load_cover(path, at)
-        tree = kept
-    assert left(tree) == model(ops)
+@given(calls.flatmap(lambda ops: st.tuples(st.just(ops), st.permutations(stamped(ops)), st.lists(st.sampled_from(stamped(ops) or [None])))))
+def test_the_same_again_changes_nothing(
+    drawn: tuple[list[Call], list[tuple[params.Stamp, Call]], list[tuple[params.Stamp, Call] | None]],
+) -> None:
+    """Leaves and covers alike, whatever came before: so what is stored tells nothing of how it came there."""
+    ops, shuffled, again = drawn
+    plain, other = ParamTree(), ParamTree()
+    for stamp, op in stamped(ops):
+        apply(plain, stamp, op)
+    for entry in [*again, *shuffled, *again]:
+        if entry is not None:
+            apply(other, *entry)
+            other = copied(other)
+    assert (left(other), other.covers()) == (model(ops), plain.covers())
+    assert other.is_consistent()
 
 
 def test_small_cases() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from storage.trees import DictTree
 
 from aimlite.errors import CorruptionError
 from aimlite.storage import check, keys, merge, points
@@ -232,31 +233,6 @@ def test_columns_of_different_length_are_damage() -> None:
 # ---- merging, in a tree that is a dict ----
 
 
-class DictTree:
-    """What a merge asks of a tree."""
-
-    def __init__(self) -> None:
-        self.entries: dict[bytes, bytes] = {}
-
-    def get(self, key: bytes) -> bytes | None:
-        return self.entries.get(key)
-
-    def scan(self, bounds: keys.Range, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        begin, end = bounds
-        found = sorted(key for key in self.entries if key >= begin and (end is None or key < end))
-        return iter([(key, self.entries[key]) for key in (reversed(found) if reverse else found)])
-
-    def scan_keys(self, bounds: keys.Range, reverse: bool = False, limit: int = 1) -> Iterator[list[bytes]]:
-        return ([key] for key, _ in self.scan(bounds, reverse))
-
-    def commit(self, writes: dict[bytes, bytes | None]) -> None:
-        for key, value in writes.items():
-            if value is None:
-                self.entries.pop(key, None)
-            else:
-                self.entries[key] = value
-
-
 SEQUENCE = SequenceId("r", "m", {"s": 1}, b"")
 LAYOUT = Layout(Path("/nowhere"))
 
@@ -273,7 +249,7 @@ class TreeAndPieces(View):
 
 
 def put(tree: DictTree, piece: Points) -> None:
-    batch = BatchBuilder(tree, [])
+    batch = BatchBuilder(tree)
     batch.add_points(SEQUENCE.run, SEQUENCE.name, SEQUENCE.context, resolve(piece), known=True)
     tree.commit(batch.writes)
 
@@ -335,7 +311,7 @@ def test_blocks_stay_few(shape: str) -> None:
     written = 0
     for k in range(n):
         piece = columns([Point(place(k) + i, float(i), math.nan, 5, 5 + k, 1, True, 40) for i in range(size)])
-        batch = BatchBuilder(tree, [])
+        batch = BatchBuilder(tree)
         batch.add_points("r", "m", {"s": 1}, resolve(piece), known=True)
         written += sum(value is not None for key, value in batch.writes.items() if key[:1] == keys.VALUES)
         tree.commit(batch.writes)
