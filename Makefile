@@ -19,7 +19,7 @@ demo: $(VENV)/.built  ## eight small trainings into one repo, then their curves
 stress: $(VENV)/.built  ## kills, many processes, damage, long loops at full counts; then random bytes into every decoder
 	AIMLITE_STRESS=1 $(PYTEST) tests/stress tests/storage tests/archive tests/objects tests/capture/test_terminal.py \
 	    tests/sdk/test_archives.py tests/sdk/test_artifacts.py tests/sdk/test_deletion.py tests/sdk/test_objects.py tests/sdk/test_transfer.py
-	AIMLITE_FUZZ_SECONDS=$${AIMLITE_FUZZ_SECONDS:-60} $(PYTEST) -m fuzz tests/ext tests/query
+	AIMLITE_FUZZ_SECONDS=$${AIMLITE_FUZZ_SECONDS:-60} $(PYTEST) -m fuzz tests/ext tests/query tests/storage tests/sdk
 
 check: $(VENV)/.built  ## style, types, stubs, layers, docs
 	$(BIN)/ruff check
@@ -61,7 +61,7 @@ sanitize: $(VENV)/.built  ## the tests of _ext under the address and undefined-b
 	    ../../$(PYTEST) -p no:cacheprovider --capture=sys tests/ext
 
 fuzz: $(VENV)/.built  ## random bytes into every decoder and random queries, AIMLITE_FUZZ_SECONDS long each
-	AIMLITE_FUZZ_SECONDS=$${AIMLITE_FUZZ_SECONDS:-300} $(PYTEST) -m fuzz tests/ext tests/query
+	AIMLITE_FUZZ_SECONDS=$${AIMLITE_FUZZ_SECONDS:-300} $(PYTEST) -m fuzz tests/ext tests/query tests/storage tests/sdk
 
 clean:  ## .venv and everything built
 	rm -rf $(VENV) build dist *.egg-info aimlite/_ext/*.c aimlite/_ext/*.so aimlite/query/aimql_tables.json

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -580,3 +582,109 @@ def test_a_killed_backup_has_no_name(repo: Repo, tmp_path: Path) -> None:
     assert not Repo.exists(tmp_path / "backup")
     repo.backup(tmp_path / "backup")
     assert Repo.exists(tmp_path / "backup")
+
+
+# -- any content ----
+
+ODD_VALUES: list[Any] = [
+    *(
+        None,
+        True,
+        0,
+        1,
+        -1,
+        2**53,
+        2**53 + 1,
+        2**63,
+        2**64 - 1,
+        1.5,
+        float("nan"),
+        "",
+        "a",
+        "trashed",
+        "../x",
+        b"",
+        b"\x90",
+        b"\xc1",
+        bytes(32),
+    ),
+    *([], [[]], {}, {"a": 1}, ["texts", "t"], (1, 2), 2**70),
+]
+
+
+def garbled(rng: random.Random, entries: list[list[Any]], run_hash: str) -> list[list[Any]]:
+    """The entries of another run, with a few changes: of a value, of the order, of what is there, of what is packed inside."""
+    held = [[kind, *(list(each) if isinstance(each, list) else each for each in fields)] for kind, *fields in entries]
+    held[0][1] = run_hash
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(held))
+        match rng.randrange(6):
+            case 0:
+                del held[at]
+            case 1:
+                held.insert(rng.randrange(len(held) + 1), list(held[at]))
+            case 2:
+                held[at].insert(rng.randrange(len(held[at]) + 1), rng.choice(ODD_VALUES))
+            case 3 | 4:
+                held[at][rng.randrange(len(held[at]))] = rng.choice(ODD_VALUES)
+            case _:
+                packed = [place for place, value in enumerate(held[at]) if isinstance(value, bytes) and value]
+                if packed:
+                    place = rng.choice(packed)
+                    changed = bytearray(held[at][place])
+                    changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+                    held[at][place] = bytes(changed)
+        if not held:
+            break
+    return held
+
+
+def bear_archives(repo: Repo, archive: Path, folder: Path, seeds: range) -> int:
+    """Imports garbled archives; what is imported must pass a full check and be readable. Returns how many were imported."""
+    script = (
+        "import sys; from pathlib import Path; from aimlite.errors import ArchiveError; from aimlite.storage.layout import Layout\n"
+        "from aimlite.storage.importing import import_archive\n"
+        "for path in sys.stdin.read().split():\n"
+        "    try: print(*import_archive(Layout(Path(sys.argv[1])), Path(path), False), flush=True)\n"
+        "    except ArchiveError as error: print('-', flush=True)"
+    )
+    with zipfile.ZipFile(archive) as whole:
+        entries = entries_in(whole.read("runs/0.entries"))
+    paths = []
+    for seed in seeds:
+        content = garbled(random.Random(seed), entries, f"r{seed}")
+
+        def change(members: dict[str, bytes], content: list[list[Any]] = content, seed: int = seed) -> None:
+            members["runs/0.entries"] = b"".join(map(params.packb, content))
+            listed = json.loads(members[MANIFEST])
+            listed["runs"][0] |= {"sha256": hashlib.sha256(members["runs/0.entries"]).hexdigest(), "hash": f"r{seed}"}
+            members[MANIFEST] = json.dumps(listed).encode()
+
+        paths.append(rewritten(archive, change).rename(folder / f"{seed}.zip"))
+    arguments = [sys.executable, "-c", script, repo.path]
+    done = subprocess.run(arguments, input="\n".join(map(str, paths)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (paths[len(done.stdout.splitlines())], done.stderr)
+    taken = [line for line in done.stdout.splitlines() if line != "-"]
+    assert repo.check() == [], seeds
+    assert set(repo.list_all_runs()) >= set(taken)
+    for run_hash in taken:
+        look(repo, run_hash)
+    repo.delete_runs(taken, permanent=True)
+    repo.prune()
+    assert (repo.check(), repo.list_all_runs()) == ([], [])
+    return len(taken)
+
+
+def test_any_archive(repo: Repo, archive: Path, tmp_path: Path) -> None:
+    assert bear_archives(repo, archive, tmp_path, range(100)) > 0
+
+
+@pytest.mark.fuzz
+def test_fuzz(repo: Repo, archive: Path, tmp_path: Path) -> None:
+    ends, seed = time.monotonic() + float(os.environ.get("AIMLITE_FUZZ_SECONDS", "60")), random.randrange(2**40)
+    while time.monotonic() < ends:
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        bear_archives(repo, archive, folder, range(seed, seed + 100))
+        shutil.rmtree(folder)
+        seed += 100
