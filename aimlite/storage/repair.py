@@ -34,7 +34,16 @@ from aimlite.storage.points import Points, concatenate, decode_block, resolve
 from aimlite.storage.runs import TRASHED, WriterEntry, decode_writer_entry, is_hidden
 from aimlite.storage.salvage import named_runs, readable_entries
 from aimlite.storage.segments import Segment
-from aimlite.storage.tree import EmptyTree, Tree, TreeMoved, TreeReader, TreeWriter, rebuild_manifest, tree_generation
+from aimlite.storage.tree import (
+    EmptyTree,
+    Tree,
+    TreeMoved,
+    TreeReader,
+    TreeWriter,
+    ended_if_it_spins,
+    rebuild_manifest,
+    tree_generation,
+)
 
 _COMMIT_BYTES = 32 << 20
 
@@ -126,15 +135,14 @@ def _rebuild_tree(layout: Layout) -> Iterator[str]:
     if layout.tree.exists():
         yield f"tree: rebuilt from what could be read, the damaged one is {_set_aside(layout, layout.tree)}"
     os.rename(new, layout.tree)
-    files = {name: generation.file_checksum(layout.tree / name) for name in names}
-    write_file(layout.generation, generation.encode_generation(reached, files))
+    write_file(layout.generation, generation.encode_generation(reached, generation.list_files(layout, names)))
     shutil.rmtree(scratch, ignore_errors=True)
     yield from losses
 
 
 def _open_salvage(layout: Layout, scratch: Path) -> tuple[Tree, list[str]]:
-    """The damaged tree as far as it opens. Where its MANIFEST does not lead to the newest generation: a copy (hard links) of its files
-    with a MANIFEST of RocksDB's own repair, which leaves out every file that has a bad block."""
+    """The damaged tree as far as it opens. Where its MANIFEST is damaged or does not lead to the newest generation: links to its SSTs with
+    a MANIFEST of RocksDB's own repair, which leaves out every file that has a bad block."""
     wanted, live = 0, None
     with contextlib.suppress(CorruptionError, FileNotFoundError):
         wanted, live = generation.read_generation(layout)
@@ -148,14 +156,16 @@ def _open_salvage(layout: Layout, scratch: Path) -> tuple[Tree, list[str]]:
         return EmptyTree(), notes
     scratch.mkdir()
     for path in files:
-        os.link(path, scratch / path.name)
+        os.symlink(path, scratch / path.name)  # who may read a file need not be allowed to link it
     rebuild_manifest(scratch)
-    return TreeReader(scratch), notes
+    with ended_if_it_spins():
+        return TreeReader(scratch), notes
 
 
 def _open_as_is(layout: Layout, wanted: int) -> TreeReader | None:
     try:
-        tree = TreeReader(layout.tree)
+        with ended_if_it_spins():
+            tree = TreeReader(layout.tree, generation.listed_manifest(layout))
     except (CorruptionError, TreeMoved):
         return None
     try:
