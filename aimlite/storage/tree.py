@@ -194,8 +194,8 @@ class TreeReader(_RocksTree):
             self._put(manifest)
             try:
                 # Its options are named for the column family too: else rocksdict looks for a file of them.
-                secondary = AccessType.secondary(str(self._scratch))
-                db = Rdict(str(self._database), options, column_families={"default": options}, access_type=secondary)
+                place = str(self._scratch)
+                db = Rdict(place, options, column_families={"default": options}, access_type=AccessType.secondary(place))
             except Exception as error:
                 raise _translated(error, path) from None
         self._manifest = manifest
@@ -203,20 +203,15 @@ class TreeReader(_RocksTree):
         _open_readers.add(self)
         note_foreign_threads()  # RocksDB's
 
-    @property
-    def _database(self) -> Path:
-        return self._scratch / "tree"
-
     def _put(self, manifest: Manifest) -> None:
         """Lays out a copy under a name of its own, so that RocksDB reads it from its beginning."""
         self._copies += 1
         name = f"MANIFEST-{self._copies:06}"
         try:
-            self._database.mkdir()
-            (self._database / name).write_bytes(manifest.records)
-            (self._database / CURRENT).write_text(f"{name}\n")
+            (self._scratch / name).write_bytes(manifest.records)
+            (self._scratch / CURRENT).write_text(f"{name}\n")
         except OSError as error:
-            raise OSError(error.errno, error.strerror, error.filename or str(self._database)) from None
+            raise OSError(error.errno, error.strerror, error.filename or str(self._scratch)) from None
 
     def catch_up(self, listed: Listed | None = None) -> None:
         """listed: as when it was made. Raises as that."""
