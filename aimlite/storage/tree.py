@@ -197,7 +197,7 @@ class TreeReader(_RocksTree):
                 place = str(self._scratch)
                 db = Rdict(place, options, column_families={"default": options}, access_type=AccessType.secondary(place))
             except Exception as error:
-                raise _translated(error, path) from None
+                raise _translated(error, path, beside=self._scratch) from None
         self._manifest = manifest
         super().__init__(db, path)
         _open_readers.add(self)
@@ -223,7 +223,7 @@ class TreeReader(_RocksTree):
             try:
                 self._db.try_catch_up_with_primary()
             except Exception as error:
-                raise _translated(error, self.path) from None
+                raise _translated(error, self.path, beside=self._scratch) from None
         self._manifest = manifest
 
     def close(self) -> None:
@@ -478,8 +478,8 @@ def _without_wal() -> WriteOptions:
     return options
 
 
-_BAD_FILE = re.compile(r"in (?P<path>/\S+\.sst) offset (?P<offset>\d+)")
-_ANY_FILE = re.compile(r"(/\S*?\d{6}\.(?:sst|log)|/\S*?(?:MANIFEST-\d+|CURRENT|OPTIONS-\d+))")
+_OFFSET = re.compile(r" offset (\d+)")
+_IO_ERROR = "IO error: "
 _OS_ERROR = re.compile(r"\(os error (\d+)\)\s*\Z")  # of rocksdict itself
 _SUBCODES = {
     "No space left on device": errno.ENOSPC,
@@ -490,24 +490,24 @@ _SUBCODES = {
 }
 
 
-def _translated(error: Exception, path: Path, writing: bool = False) -> Exception:
+def _translated(error: Exception, path: Path, writing: bool = False, beside: Path | None = None) -> Exception:
     """RocksDB's exceptions, all of which are a bare Exception with the text of a status, as ours. What the system refused is an OSError,
-    damage a CorruptionError, all else an AimliteError. writing: nobody else removes files, so one that is missing is damage."""
+    damage a CorruptionError, all else an AimliteError. writing: nobody else removes files, so one that is missing is damage. beside: the
+    directory of a reader, to which alone rocksdict itself writes."""
     if isinstance(error, AimliteError) or (isinstance(error, OSError) and error.errno is not None):
         return error
     text = str(error)
-    bad = _BAD_FILE.search(text)
-    named = _ANY_FILE.search(text)
-    place = named[1] if named else str(path)
+    places = [str(path), *([] if beside is None else [str(beside)])]
+    named = re.search(rf"(?:{'|'.join(map(re.escape, places))})/[\w.-]+", text)
     number = _errno_of(text)
     if number == errno.ENOENT:
-        return CorruptionError(f"the tree cannot be read: {text}", place) if writing else TreeMoved(text)
+        reason = f"the tree cannot be read: {text}"
+        return CorruptionError(reason, named[0] if named else path) if writing else TreeMoved(text)
     if number is not None:
-        return OSError(number, text, place)
-    if bad:
-        return CorruptionError(text, bad["path"], int(bad["offset"]))
+        return OSError(number, text, named[0] if named else places[-1])
     if text.startswith("Corruption"):
-        return CorruptionError(f"the tree cannot be read: {text}", place)
+        offset = _OFFSET.search(text) if named else None
+        return CorruptionError(f"the tree cannot be read: {text}", named[0] if named else path, int(offset[1]) if offset else None)
     return AimliteError(f"the tree at {path}: {text}")
 
 
@@ -516,9 +516,11 @@ def _errno_of(text: str) -> int | None:
     some of them words of its own, what it did with which file, and last what strerror says, in the language of the process."""
     if of_rocksdict := _OS_ERROR.search(text):
         return int(of_rocksdict[1])
-    at = text.find("IO error: ")
-    if at < 0:
+    _, is_there, told = text.partition(_IO_ERROR)
+    if not is_there:
         return None
-    words = text[at:].removeprefix("IO error: ").rstrip().split(": ")
-    known = {os.strerror(number): number for number in errno.errorcode}
-    return known.get(words[-1]) or _SUBCODES.get(words[0], errno.EIO)
+    told = told.rstrip(": \n")
+    for number in errno.errorcode:
+        if told.endswith(f": {os.strerror(number)}"):
+            return number
+    return _SUBCODES.get(told.split(": ")[0], errno.EIO)
