@@ -70,13 +70,13 @@ ACT = """
         os.umask(int(umask, 8))
     else:
         os.umask(int(umask, 8))
-    given, calls = tree._FileMode.give, []
+    calls = []
     def dies(self, path):
         calls.append(path)
         if len(calls) == int(killed):
             os.kill(os.getpid(), signal.SIGKILL)
-        given(self, path)
-    tree._FileMode.give = dies
+    if int(killed):
+        tree._FileMode.give = dies
     print(json.dumps(act(root, actions)))
 """
 
