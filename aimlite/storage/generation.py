@@ -39,13 +39,13 @@ def write_generation(layout: Layout, tree: TreeReader | TreeWriter) -> None:
             return
         if old > reached:  # a damaged tree may open as it once was
             raise CorruptionError(f"the tree is at generation {reached}, the file `generation` says {old}", layout.tree)
-    write_file(layout.generation, encode_generation(reached, list_files(layout, names, known)))
+    write_file(layout.generation, encode_generation(reached, list_files(layout.tree, names, known)))
 
 
-def list_files(layout: Layout, names: list[str], known: Files | None = None) -> Files:
+def list_files(tree: Path, names: list[str], known: Files | None = None) -> Files:
     """What the file says of the tree with these SSTs. known: what is known of some of them. Raises CorruptionError, OSError."""
-    files = {name: (known or {}).get(name) or file_checksum(layout.tree / name) for name in names}
-    manifest, size, check = read_manifest(layout.tree).listed()
+    files = {name: (known or {}).get(name) or file_checksum(tree / name) for name in names}
+    manifest, size, check = read_manifest(tree).listed()
     return {**files, manifest: (size, check)}
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from aimlite._ext import journal as ext
 from aimlite._ext.blocks import decode_values, encode_times
 from aimlite._ext.keys import unpack
-from aimlite.errors import CorruptionError
+from aimlite.errors import AimliteError, CorruptionError
 from aimlite.storage import generation, keys, params
 from aimlite.storage.blobs import BLOB_BYTES, blob_digest, give_up_blob, list_blobs, sha256, verify_blob
 from aimlite.storage.check import check_files, check_tree, missing_blobs
@@ -37,7 +37,6 @@ from aimlite.storage.segments import Segment
 from aimlite.storage.tree import (
     EmptyTree,
     Tree,
-    TreeMoved,
     TreeReader,
     TreeWriter,
     ended_if_it_spins,
@@ -132,10 +131,11 @@ def _rebuild_tree(layout: Layout) -> Iterator[str]:
         rebuilt.close()
         if isinstance(source, TreeReader):
             source.close()
+    files = generation.list_files(new, names)  # before the trees are exchanged: it takes time
     if layout.tree.exists():
         yield f"tree: rebuilt from what could be read, the damaged one is {_set_aside(layout, layout.tree)}"
     os.rename(new, layout.tree)
-    write_file(layout.generation, generation.encode_generation(reached, generation.list_files(layout, names)))
+    write_file(layout.generation, generation.encode_generation(reached, files))
     shutil.rmtree(scratch, ignore_errors=True)
     yield from losses
 
@@ -166,7 +166,7 @@ def _open_as_is(layout: Layout, wanted: int) -> TreeReader | None:
     try:
         with ended_if_it_spins():
             tree = TreeReader(layout.tree, generation.listed_manifest(layout))
-    except (CorruptionError, TreeMoved):
+    except AimliteError:
         return None
     try:
         if tree_generation(tree) >= wanted:

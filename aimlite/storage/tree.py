@@ -497,18 +497,22 @@ def _translated(error: Exception, path: Path, writing: bool = False, beside: Pat
     if isinstance(error, AimliteError) or (isinstance(error, OSError) and error.errno is not None):
         return error
     text = str(error)
-    places = [str(path), *([] if beside is None else [str(beside)])]
-    named = re.search(rf"(?:{'|'.join(map(re.escape, places))})/[\w.-]+", text)
     number = _errno_of(text)
+    file = _named_in(text, path)
     if number == errno.ENOENT:
-        reason = f"the tree cannot be read: {text}"
-        return CorruptionError(reason, named[0] if named else path) if writing else TreeMoved(text)
+        return CorruptionError(f"the tree cannot be read: {text}", file or path) if writing else TreeMoved(text)
     if number is not None:
-        return OSError(number, text, named[0] if named else places[-1])
+        return OSError(number, text, file or (_named_in(text, beside) or str(beside) if beside else str(path)))
     if text.startswith("Corruption"):
-        offset = _OFFSET.search(text) if named else None
-        return CorruptionError(f"the tree cannot be read: {text}", named[0] if named else path, int(offset[1]) if offset else None)
+        offset = _OFFSET.search(text) if file else None
+        return CorruptionError(f"the tree cannot be read: {text}", file or path, int(offset[1]) if offset else None)
     return AimliteError(f"the tree at {path}: {text}")
+
+
+def _named_in(text: str, directory: Path) -> str | None:
+    """The file of a directory that a text names."""
+    found = re.search(rf"{re.escape(str(directory))}/[\w.-]+", text)
+    return found[0] if found else None
 
 
 def _errno_of(text: str) -> int | None:
