@@ -7,6 +7,7 @@ would take each other for a writer.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -61,6 +62,26 @@ def lease(path: Path, wait: bool) -> Iterator[bool]:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         yield _take(fd, wait)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def no_merge(path: Path) -> Iterator[None]:
+    """Nobody merges within. That takes no permission to write, unless nobody ever merged."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES):
+                raise
+            yield  # on a read-only medium nobody can begin to, and in somebody else's repo there is nothing to keep them by
+            return
+    try:
+        _take(fd, wait=True)
+        yield
     finally:
         os.close(fd)
 

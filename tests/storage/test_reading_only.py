@@ -129,13 +129,19 @@ def test_catching_up_writes_nothing(full: Path) -> None:
         assert snapshot(full) == before
 
 
-def test_a_read_only_medium(full: Path, tmp_path: Path) -> None:
+def mounting_read_only(path: Path) -> str:
+    """A command that mounts a directory so, in a namespace of mounts. Skips the test where that cannot be."""
     if os.getuid() != 0 or not sys.platform.startswith("linux") or shutil.which("unshare") is None:
         pytest.skip("SKIPPED: a mount that is read-only takes root on Linux and unshare")
-    mounting = f"mount --make-rprivate / && mount --bind {full} {full} && mount -o remount,bind,ro {full}"
+    mounting = f"mount --make-rprivate / && mount --bind {path} {path} && mount -o remount,bind,ro {path}"
     probe = subprocess.run(["unshare", "-m", "sh", "-c", mounting], capture_output=True, text=True, check=False)
     if probe.returncode:
         pytest.skip(f"SKIPPED: no namespace of mounts can be had here: {probe.stderr.strip()}")
+    return mounting
+
+
+def test_a_read_only_medium(full: Path, tmp_path: Path) -> None:
+    mounting = mounting_read_only(full)
     expected = run_child(reading(full, "read_only", tmp_path))
     before = snapshot(full)
     for how in ("read_only", "not"):
@@ -145,6 +151,28 @@ def test_a_read_only_medium(full: Path, tmp_path: Path) -> None:
         line = [sys.executable, "-m", "aimlite", "--repo", str(full), *command]
         run_child(["unshare", "-m", "sh", "-c", f'{mounting} && exec "$@"', "sh", *line])
     assert snapshot(full) == before
+
+
+BACK_UP = """
+    import sys
+    from pathlib import Path
+    from aimlite.storage.backup import back_up, restore
+    from aimlite.storage.layout import REPO_DIR, Layout
+    {"back_up": back_up, "restore": restore}[sys.argv[1]](Layout(Path(sys.argv[2], REPO_DIR)), Path(sys.argv[3]))
+"""
+
+
+def test_a_backup_of_a_read_only_medium_and_from_one(full: Path, tmp_path: Path) -> None:
+    copy, again = tmp_path / "copy", tmp_path / "again"
+    for what, source, target in (("back_up", full, copy), ("restore", copy, again)):
+        mounting = mounting_read_only(source)
+        before = snapshot(source)
+        command = [sys.executable, "-c", textwrap.dedent(BACK_UP), what, str(source), str(target)]
+        run_child(["unshare", "-m", "sh", "-c", f'{mounting} && exec "$@"', "sh", *command])
+        assert snapshot(source) == before
+        with Repo(target) as repo:
+            assert repo.check() == []
+            assert sorted(repo.list_all_runs()) == ["merged", "second", "waiting"]
 
 
 def test_a_repo_of_somebody_else(full: Path, tmp_path: Path) -> None:
