@@ -1,6 +1,5 @@
-"""The file `generation`: what readers compare to learn that the tree moved on, and the checksums of the tree's files.
-
-It lists the SSTs, and the MANIFEST as far as it went.
+"""The file `generation`: what readers compare to learn that the tree moved on, and the checksums of the tree's files: of
+the SSTs, and of the MANIFEST as far as it went.
 
 Replaced by rename after each commit of a merge. docs/format.md, "Files".
 """

@@ -68,19 +68,26 @@ def lease(path: Path, wait: bool) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def no_merge(path: Path) -> Iterator[None]:
-    """Nobody merges within. That takes no permission to write, unless nobody ever merged."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    """Nobody merges within. Where nothing may be written, on a read-only medium or in somebody else's repo, a share of the lock does."""
+    with contextlib.ExitStack() as stack:
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            stack.enter_context(lease(path, wait=True))
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES):
                 raise
-            yield  # on a read-only medium nobody can begin to, and in somebody else's repo there is nothing to keep them by
-            return
+            stack.enter_context(_lease_shared(path))
+        yield
+
+
+@contextlib.contextmanager
+def _lease_shared(path: Path) -> Iterator[None]:
     try:
-        _take(fd, wait=True)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # nobody ever merged
+        yield
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
         yield
     finally:
         os.close(fd)
