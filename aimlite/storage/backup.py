@@ -1,7 +1,7 @@
 """A backup: a directory that is a repo, of one moment, taken while others write.
 
-The tree stands still while the lease is held, and blobs are never deleted then. Journals only grow: what was acknowledged before the
-backup began lies in the part that is copied.
+The tree stands still while the lease is held, and blobs are never deleted then; a repo on a read-only medium need not be written to for
+that. Journals only grow: what was acknowledged before the backup began lies in the part that is copied.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from aimlite.errors import RepoExistsError, RepoNotFound
 from aimlite.storage.blobs import list_blobs
 from aimlite.storage.files import sync_directory
 from aimlite.storage.layout import REPO_DIR, Layout, read_format
-from aimlite.storage.locks import lease
+from aimlite.storage.locks import no_merge
 
 _OF_A_PROCESS = ("LOCK", "LOG")  # files of RocksDB that mean nothing elsewhere
 
 
 def back_up(layout: Layout, root: Path) -> None:
     """Makes the repo `root`/.aimlite, a copy of another one, that takes its name when it is whole. Raises RepoExistsError, OSError."""
-    with _new_repo(root) as copy, lease(layout.lease, wait=True):
+    with _new_repo(root) as copy, no_merge(layout.lease):
         _copy_tree(layout, copy)
         copy.journals.mkdir()
         _copy_journals(layout, copy)

@@ -16,6 +16,7 @@ from aimlite.errors import AimliteError, CorruptionError
 from aimlite.storage import generation, keys, params
 from aimlite.storage.blobs import BLOB_BYTES, blob_digest, blob_path, is_blob_missing, list_blobs, sha256, verify_blob
 from aimlite.storage.layout import Layout, open_layout
+from aimlite.storage.manifest import Listed, read_manifest
 from aimlite.storage.objects import Item, decode_items
 from aimlite.storage.points import Summary, decode_block, decode_summary, summarize
 from aimlite.storage.runs import TRASHED, decode_run, decode_writer_entry, derive_state, index_properties, is_hidden
@@ -66,8 +67,10 @@ def check_files(layout: Layout) -> list[Problem]:
             return []
         except CorruptionError as error:
             return [_problem("generation", error, layout.generation)]
-        problems = []
+        problems = list(_check_manifest(layout, generation.listed_in(files)))
         for name, (size, expected) in files.items():
+            if generation.is_manifest(name):
+                continue
             path = layout.tree / name
             try:
                 found_size, found = generation.file_checksum(path)
@@ -86,6 +89,15 @@ def check_files(layout: Layout) -> list[Problem]:
         if not problems or text == layout.generation.read_bytes():
             return problems
     return problems  # a merge was always faster
+
+
+def _check_manifest(layout: Layout, listed: Listed | None) -> Iterator[Problem]:
+    try:
+        read_manifest(layout.tree, listed)
+    except FileNotFoundError as error:
+        yield Problem("tree", error.filename, None, "a file of the tree is missing")
+    except CorruptionError as error:
+        yield _problem("tree", error, layout.tree)
 
 
 def check_tree(layout: Layout, full: bool) -> list[Problem]:

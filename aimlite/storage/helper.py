@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ def run_helper(layout: Layout, task: str, request: Any = None) -> Any:
 
     command, asked = _command(layout, task, "--wait"), b"" if request is None else packb(request)
     done = subprocess.run(command, env=_environment(), cwd="/", capture_output=True, input=asked, check=False)
+    if done.returncode == -signal.SIGPROF:
+        raise CorruptionError("the merge helper was ended, because opening the tree took too much time: run repair", layout.tree)
     try:
         report = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
@@ -65,7 +68,7 @@ def run_helper(layout: Layout, task: str, request: Any = None) -> Any:
     if error["kind"] == "CorruptionError":
         raise CorruptionError(error["message"], error["path"], error["offset"])
     if error["kind"] == "OSError":
-        raise OSError(error["errno"], error["message"])
+        raise OSError(error["errno"], error["message"], *([error["path"]] if error["path"] else []))
     raise _TOLD.get(error["kind"], MergeError)(error["message"])
 
 

@@ -7,6 +7,7 @@ would take each other for a writer.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -61,6 +62,33 @@ def lease(path: Path, wait: bool) -> Iterator[bool]:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         yield _take(fd, wait)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def no_merge(path: Path) -> Iterator[None]:
+    """Nobody merges within. Where nothing may be written, on a read-only medium or in somebody else's repo, a share of the lock does."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lease(path, wait=True))
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES):
+                raise
+            stack.enter_context(_lease_shared(path))
+        yield
+
+
+@contextlib.contextmanager
+def _lease_shared(path: Path) -> Iterator[None]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # nobody ever merged
+        yield
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        yield
     finally:
         os.close(fd)
 

@@ -51,7 +51,7 @@ from aimlite.storage.runs import (
 )
 from aimlite.storage.segments import Segment, SegmentRun, SegmentView
 from aimlite.storage.tombstones import run_tombstone, sequence_tombstones, written_after
-from aimlite.storage.tree import Tree, TreeMoved, TreeReader, TreeWriter, tree_generation
+from aimlite.storage.tree import Tree, TreeMoved, TreeReader, TreeWriter, ended_if_it_spins, tree_generation
 from aimlite.storage.view import load_params
 from aimlite.storage.whole_run import keys_of_run
 
@@ -106,7 +106,7 @@ def merge_ended(layout: Layout, tree: TreeWriter, report: MergeReport) -> None:
 def writing_tree(layout: Layout) -> Iterator[TreeWriter]:
     """The tree, opened for writing by the holder of the lease, with `generation` in place."""
     _catch_up_generation(layout)
-    tree = TreeWriter(layout.tree)
+    tree = TreeWriter(layout.tree, generation.listed_manifest(layout))
     try:
         generation.write_generation(layout, tree)
         forget_imports(layout, tree)
@@ -138,7 +138,8 @@ def _catch_up_generation(layout: Layout) -> None:
     CorruptionError."""
     if layout.tree.exists():
         try:
-            tree = TreeReader(layout.tree)
+            with ended_if_it_spins():
+                tree = TreeReader(layout.tree, generation.listed_manifest(layout))
         except TreeMoved as error:
             raise CorruptionError(f"the tree cannot be read: {error}", layout.tree) from None
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("task", choices=["merge", "repair", "delete", "prune", "import"])
     parser.add_argument("--wait", action="store_true", help="wait for the lease instead of leaving it to its holder")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # it ends the process where RocksDB spins, whatever whoever started this one made of it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     try:
         answer: dict[str, Any] = {"result": _perform(Layout(options.base), options.task, options.wait)}
     except CorruptionError as error:
         answer = {"error": {"kind": "CorruptionError", "message": error.message, "path": error.path, "offset": error.offset}}
     except OSError as error:
-        answer = {"error": {"kind": "OSError", "errno": error.errno, "message": str(error.strerror or error)}}
+        answer = {"error": {"kind": "OSError", "errno": error.errno, "message": str(error.strerror or error), "path": error.filename}}
     except AimliteError as error:
         answer = {"error": {"kind": type(error).__name__, "message": str(error)}}
     print(json.dumps(answer))

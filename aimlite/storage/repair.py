@@ -20,7 +20,7 @@ import numpy as np
 from aimlite._ext import journal as ext
 from aimlite._ext.blocks import decode_values, encode_times
 from aimlite._ext.keys import unpack
-from aimlite.errors import CorruptionError
+from aimlite.errors import AimliteError, CorruptionError
 from aimlite.storage import generation, keys, params
 from aimlite.storage.blobs import BLOB_BYTES, blob_digest, give_up_blob, list_blobs, sha256, verify_blob
 from aimlite.storage.check import check_files, check_tree, missing_blobs
@@ -34,7 +34,15 @@ from aimlite.storage.points import Points, concatenate, decode_block, resolve
 from aimlite.storage.runs import TRASHED, WriterEntry, decode_run, decode_writer_entry, encode_run, is_hidden
 from aimlite.storage.salvage import named_runs, readable_entries
 from aimlite.storage.segments import Segment
-from aimlite.storage.tree import EmptyTree, Tree, TreeMoved, TreeReader, TreeWriter, rebuild_manifest, tree_generation
+from aimlite.storage.tree import (
+    EmptyTree,
+    Tree,
+    TreeReader,
+    TreeWriter,
+    ended_if_it_spins,
+    rebuild_manifest,
+    tree_generation,
+)
 
 _COMMIT_BYTES = 32 << 20
 
@@ -123,18 +131,18 @@ def _rebuild_tree(layout: Layout) -> Iterator[str]:
         rebuilt.close()
         if isinstance(source, TreeReader):
             source.close()
+    files = generation.list_files(new, names)  # before the trees are exchanged: it takes time
     if layout.tree.exists():
         yield f"tree: rebuilt from what could be read, the damaged one is {_set_aside(layout, layout.tree)}"
     os.rename(new, layout.tree)
-    files = {name: generation.file_checksum(layout.tree / name) for name in names}
     write_file(layout.generation, generation.encode_generation(reached, files))
     shutil.rmtree(scratch, ignore_errors=True)
     yield from losses
 
 
 def _open_salvage(layout: Layout, scratch: Path) -> tuple[Tree, list[str]]:
-    """The damaged tree as far as it opens. Where its MANIFEST does not lead to the newest generation: a copy (hard links) of its files
-    with a MANIFEST of RocksDB's own repair, which leaves out every file that has a bad block."""
+    """The damaged tree as far as it opens. Where its MANIFEST is damaged or does not lead to the newest generation: links to its SSTs with
+    a MANIFEST of RocksDB's own repair, which leaves out every file that has a bad block."""
     wanted, live = 0, None
     with contextlib.suppress(CorruptionError, FileNotFoundError):
         wanted, live = generation.read_generation(layout)
@@ -148,15 +156,17 @@ def _open_salvage(layout: Layout, scratch: Path) -> tuple[Tree, list[str]]:
         return EmptyTree(), notes
     scratch.mkdir()
     for path in files:
-        os.link(path, scratch / path.name)
+        os.symlink(path, scratch / path.name)  # who may read a file need not be allowed to link it
     rebuild_manifest(scratch)
-    return TreeReader(scratch), notes
+    with ended_if_it_spins():
+        return TreeReader(scratch), notes
 
 
 def _open_as_is(layout: Layout, wanted: int) -> TreeReader | None:
     try:
-        tree = TreeReader(layout.tree)
-    except (CorruptionError, TreeMoved):
+        with ended_if_it_spins():
+            tree = TreeReader(layout.tree, generation.listed_manifest(layout))
+    except AimliteError:
         return None
     try:
         if tree_generation(tree) >= wanted:

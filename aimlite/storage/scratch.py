@@ -1,4 +1,4 @@
-"""The directory that RocksDB demands when it opens a tree for reading. It is needed only meanwhile.
+"""The directory in which RocksDB finds its database when it opens a tree for reading, or catches up. It is needed only meanwhile.
 
 A process killed meanwhile leaves its own behind, and the next one that opens a tree removes it. The directories of one user lie in one
 place, in whose lock everybody who opens has a share: who gets it alone knows that what is there belongs to nobody alive. No process ids are
@@ -8,6 +8,7 @@ kept, so none can be taken for another's.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -15,19 +16,37 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+_MEMORY = Path("/dev/shm")  # writable where a container's own file system is read-only
+
 
 @contextlib.contextmanager
-def scratch_directory() -> Iterator[Path]:
-    """An empty directory, removed at the end. Raises OSError."""
-    place = Path(tempfile.gettempdir(), f"aimlite-readers-{os.getuid()}")
+def scratch_directory(again: Path | None = None) -> Iterator[Path]:
+    """An empty directory, removed at the end. again: the path that it had before. Raises OSError."""
+    temporary = _temporary_directory() if again is None else again.parent
+    name = f"aimlite-readers-{os.getuid()}"
+    place = temporary if temporary.name == name else temporary / name
     with _share(place) as fd:
-        scratch = Path(tempfile.mkdtemp(prefix="aimlite-reader-", dir=None if fd is None else place))
+        if again is None:
+            scratch = Path(tempfile.mkdtemp(prefix="aimlite-reader-", dir=temporary if fd is None else place))
+        else:
+            scratch = again
+            scratch.mkdir(mode=0o700)
         try:
             yield scratch
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         if fd is not None and (left := os.listdir(fd)):
             _remove(place, left, fd)
+
+
+def _temporary_directory() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:  # it looked for one that can be written to, and names where
+        if os.access(_MEMORY, os.W_OK | os.X_OK):
+            return _MEMORY
+        reason = f"reading what was merged takes a temporary directory: {error.strerror}; let TMPDIR name one that can be written to"
+        raise OSError(errno.ENOENT, reason) from None
 
 
 @contextlib.contextmanager

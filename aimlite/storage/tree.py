@@ -15,6 +15,8 @@ import errno
 import os
 import re
 import shutil
+import signal
+import stat
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +31,7 @@ from rocksdict import (
     Cache,
     CompactOptions,
     DBCompressionType,
+    DBPath,
     Options,
     Rdict,
     ReadOptions,
@@ -40,10 +43,12 @@ from aimlite._ext.journal import note_foreign_threads
 from aimlite._ext.keys import take_entries
 from aimlite.errors import AimliteError, CorruptionError
 from aimlite.storage import keys
+from aimlite.storage.manifest import CURRENT, Listed, Manifest, read_manifest
 from aimlite.storage.scratch import scratch_directory
 
 CHUNK = 8192  # entries taken at once
 L0_FILES_TO_COMPACT = 12
+OPENING_CPU_S = 120.0
 _CACHE_BYTES = 32 << 20
 _SCHEDULING_S = 5.0
 Entry = tuple[bytes, bytes]
@@ -175,34 +180,51 @@ class _RocksTree:
 class TreeReader(_RocksTree):
     """A secondary instance: the tree as of the last `catch_up`.
 
-    rocksdict writes a small file of its own into any database it opens. Where it may not (a read-only medium, somebody else's repo), the
-    files are linked into a directory of ours, which stays as it is: catching up then means opening anew.
+    RocksDB finds its database in a directory of ours, where rocksdict may write its small file and the MANIFEST is a copy of what was
+    verified; the SSTs it reads where they lie. So reading writes nothing to the repo, and RocksDB reads no byte before it was checked.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._follows = True
-        try:
-            with scratch_directory() as scratch:  # a log or links to files that are open by its end: nothing that reading needs later
-                try:
-                    db = Rdict(str(path), _options(), access_type=AccessType.secondary(str(scratch)))
-                except Exception as error:
-                    if not isinstance(_translated(error, path, opening=True), PermissionError):
-                        raise
-                    self._follows = False
-                    db = _open_links(path, scratch)
-        except Exception as error:
-            raise _translated(error, path, opening=True) from None
+    def __init__(self, path: Path, listed: Listed | None = None) -> None:
+        """listed: what `generation` says of the MANIFEST. Raises TreeMoved, CorruptionError, OSError."""
+        manifest = _verified(path, listed)
+        options = _options()
+        options.set_db_paths([DBPath(str(path), 1 << 62)])
+        with scratch_directory() as self._scratch:  # a log and copies that are read by its end: nothing that reading needs later
+            self._copies = 0
+            self._put(manifest)
+            try:
+                # Its options are named for the column family too: else rocksdict looks for a file of them.
+                place = str(self._scratch)
+                db = Rdict(place, options, column_families={"default": options}, access_type=AccessType.secondary(place))
+            except Exception as error:
+                raise _translated(error, path, beside=self._scratch) from None
+        self._manifest = manifest
         super().__init__(db, path)
         _open_readers.add(self)
         note_foreign_threads()  # RocksDB's
 
-    def catch_up(self) -> None:
-        if not self._follows:
-            raise TreeMoved("a tree opened by links does not follow")
+    def _put(self, manifest: Manifest) -> None:
+        """Lays out a copy under a name of its own, so that RocksDB reads it from its beginning."""
+        self._copies += 1
+        name = f"MANIFEST-{self._copies:06}"
         try:
-            self._db.try_catch_up_with_primary()
-        except Exception as error:
-            raise _translated(error, self.path, opening=True) from None
+            (self._scratch / name).write_bytes(manifest.records)
+            (self._scratch / CURRENT).write_text(f"{name}\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, error.filename or str(self._scratch)) from None
+
+    def catch_up(self, listed: Listed | None = None) -> None:
+        """listed: as when it was made. Raises as that."""
+        manifest = _verified(self.path, listed)
+        if manifest == self._manifest:
+            return
+        with _scratch_again(self._scratch):
+            self._put(manifest)
+            try:
+                self._db.try_catch_up_with_primary()
+            except Exception as error:
+                raise _translated(error, self.path, beside=self._scratch) from None
+        self._manifest = manifest
 
     def close(self) -> None:
         if isinstance(self._db, _Abandoned):
@@ -216,15 +238,21 @@ class TreeReader(_RocksTree):
         self._db = _Abandoned()
 
 
-def _open_links(path: Path, scratch: Path) -> Rdict:
-    links = scratch / "tree"
-    links.mkdir()
-    for entry in os.scandir(path):
-        if entry.name.endswith(".sst") or entry.name.startswith(("CURRENT", "MANIFEST", "OPTIONS", "IDENTITY")):
-            os.symlink(entry.path, links / entry.name)
-    options = _options()
-    options.set_db_log_dir(str(scratch))
-    return Rdict(str(links), options, access_type=AccessType.read_only(False))
+def _verified(path: Path, listed: Listed | None) -> Manifest:
+    try:
+        return read_manifest(path, listed)
+    except FileNotFoundError as error:
+        raise TreeMoved(f"{error.filename} is missing") from None
+
+
+@contextlib.contextmanager
+def _scratch_again(scratch: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(scratch_directory(scratch))
+        except (FileExistsError, FileNotFoundError):  # somebody took the name, or removed the temporary directory
+            raise TreeMoved(f"there is no {scratch} to catch up in") from None
+        yield
 
 
 class _Abandoned:
@@ -251,15 +279,34 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 atexit.register(_close_readers)
 
 
+@contextlib.contextmanager
+def ended_if_it_spins() -> Iterator[None]:
+    """A process that opens a tree within takes so much CPU time for it at most and is then ended by SIGPROF. For those of ours alone, where
+    whoever waits for the process is told: it would else keep the lease for as long as RocksDB loops."""
+    signal.setitimer(signal.ITIMER_PROF, OPENING_CPU_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
 class TreeWriter(_RocksTree):
     """The read-write instance, for the holder of the lease, in a process of its own."""
 
     _writes = True
 
-    def __init__(self, path: Path) -> None:
-        if not path.exists():
-            _make_tree(path)
-        super().__init__(_open_for_writing(path), path)
+    def __init__(self, path: Path, listed: Listed | None = None) -> None:
+        """listed: what `generation` says of the MANIFEST. Raises CorruptionError, OSError."""
+        self._mode = _FileMode()
+        with ended_if_it_spins():
+            if not path.exists():
+                _make_tree(path, self._mode)
+            try:
+                read_manifest(path, listed)
+            except FileNotFoundError as error:
+                raise CorruptionError("a file of the tree is missing", error.filename) from None
+            super().__init__(_open_for_writing(path), path)
+        self._mode.give(path)
 
     def commit(self, batch: Mapping[bytes, bytes | None]) -> None:
         """Puts (value) and deletes (None) all keys at once and makes them durable. Raises OSError; then nothing of it is kept once the
@@ -275,6 +322,7 @@ class TreeWriter(_RocksTree):
             self._db.flush()
         except Exception as error:
             raise _translated(error, self.path, writing=True) from None
+        self._mode.give(self.path)
 
     @contextlib.contextmanager
     def keeping_files(self) -> Iterator[None]:
@@ -304,6 +352,7 @@ class TreeWriter(_RocksTree):
                 time.sleep(0.01)
         except Exception as error:
             raise _translated(error, self.path, writing=True) from None
+        self._mode.give(self.path)
         return True
 
     def compact_ranges(self, ranges: Iterable[keys.Range]) -> None:
@@ -315,6 +364,7 @@ class TreeWriter(_RocksTree):
                 self._db.compact_range(begin, end, how)
         except Exception as error:
             raise _translated(error, self.path, writing=True) from None
+        self._mode.give(self.path)
 
     def _property(self, name: str) -> int:
         return self._db.property_int_value(f"rocksdb.{name}") or 0
@@ -333,23 +383,48 @@ def tree_generation(tree: Tree) -> int:
 
 
 def rebuild_manifest(path: Path) -> None:
-    """RocksDB's own repair: a new MANIFEST from the SST files at `path`, a copy. Raises CorruptionError."""
+    """RocksDB's own repair: a new MANIFEST from the SST files at `path`, links or a copy. Raises CorruptionError, OSError."""
     try:
-        Rdict.repair(str(path), _options())
+        with ended_if_it_spins():
+            Rdict.repair(str(path), _options())
     except Exception as error:
-        raise _translated(error, path, opening=True) from None
+        raise _translated(error, path, writing=True) from None
 
 
-def _make_tree(path: Path) -> None:
+class _FileMode:
+    """The mode that the umask leaves to files. RocksDB makes its own no more than 0644: in the repo of a group the others must be able to
+    do with them what their owner can."""
+
+    def __init__(self) -> None:
+        umask = os.umask(0o077)
+        os.umask(umask)
+        self._wanted, self._made = 0o666 & ~umask, 0o644 & ~umask
+
+    def give(self, path: Path) -> None:
+        """Gives it to the files in a directory that are ours and as RocksDB made them."""
+        if self._wanted == self._made:
+            return
+        with os.scandir(path) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # RocksDB removes what has become useless
+                    found = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) == self._made and found.st_uid == os.geteuid():
+                        os.chmod(entry.path, self._wanted)
+
+
+def _make_tree(path: Path, mode: _FileMode) -> None:
     new = path.with_name(path.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
     tree = _RocksTree(_open_for_writing(new), new)
     tree._db.flush()
     tree._db.close()
+    mode.give(new)
     os.rename(new, path)
 
 
 def _open_for_writing(path: Path) -> Rdict:
+    _lay_out(path)
     options = _options()
     options.create_if_missing(True)
     options.set_write_buffer_size(256 << 20)
@@ -366,7 +441,20 @@ def _open_for_writing(path: Path) -> Rdict:
         # compaction on if that was killed while it compacted.
         return Rdict(str(path), options, column_families={"default": options})
     except Exception as error:
-        raise _translated(error, path, opening=True, writing=True) from None
+        raise _translated(error, path, writing=True) from None
+
+
+def _lay_out(path: Path) -> None:
+    """Removes what RocksDB and rocksdict would read though nothing of ours is in it: all options are given, batches are committed without
+    the log. And makes the files that whoever opens a tree must be able to write to, also when a process is killed right after."""
+    for name in os.listdir(path):
+        if name.startswith("OPTIONS-") or name.endswith(".log"):
+            os.unlink(path / name)
+    for name in ("LOCK", "rocksdict-config.json"):
+        file = path / name
+        if file.exists() and not os.access(file, os.W_OK):  # somebody else's; the holder of the lease alone opens the tree
+            file.unlink()
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
 
 
 def _options() -> Options:
@@ -390,28 +478,53 @@ def _without_wal() -> WriteOptions:
     return options
 
 
-_BAD_FILE = re.compile(r"in (?P<path>/\S+\.sst) offset (?P<offset>\d+)")
-_ANY_FILE = re.compile(r"(/\S*?\d{6}\.(?:sst|log)|/\S*?(?:MANIFEST-\d+|CURRENT|OPTIONS-\d+))")
+_OFFSET = re.compile(r" offset (\d+)")
+_IO_ERROR = "IO error: "
+_OS_ERROR = re.compile(r"\(os error (\d+)\)\s*\Z")  # of rocksdict itself
+_SUBCODES = {
+    "No space left on device": errno.ENOSPC,
+    "Stale file handle": errno.ESTALE,
+    "Memory limit reached": errno.ENOMEM,
+    "Space limit reached": errno.ENOSPC,
+    "No such file or directory": errno.ENOENT,
+}
 
 
-def _translated(error: Exception, path: Path, opening: bool = False, writing: bool = False) -> Exception:
-    """RocksDB's exceptions, all of which are a bare Exception with a text, as ours. writing: nobody else removes files, so one that is
-    missing is damage."""
-    if isinstance(error, OSError | AimliteError):
+def _translated(error: Exception, path: Path, writing: bool = False, beside: Path | None = None) -> Exception:
+    """RocksDB's exceptions, all of which are a bare Exception with the text of a status, as ours. What the system refused is an OSError,
+    damage a CorruptionError, all else an AimliteError. writing: nobody else removes files, so one that is missing is damage. beside: the
+    directory of a reader, to which alone rocksdict itself writes."""
+    if isinstance(error, AimliteError) or (isinstance(error, OSError) and error.errno is not None):
         return error
     text = str(error)
-    bad = _BAD_FILE.search(text)
-    named = _ANY_FILE.search(text)
-    if "No space left" in text:
-        return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {text}", str(path))
-    if "File too large" in text:
-        return OSError(errno.EFBIG, f"{os.strerror(errno.EFBIG)}: {text}", str(path))
-    if "Permission denied" in text or "Read-only file system" in text:
-        return PermissionError(errno.EACCES, text, str(path))
-    if "No such file" in text and not writing:
-        return TreeMoved(text)
-    if bad:
-        return CorruptionError(text, bad["path"], int(bad["offset"]))
-    if "Corruption" in text or "No such file" in text or (opening and "lock" not in text.lower()):
-        return CorruptionError(f"the tree cannot be read: {text}", named[1] if named else path)
+    number = _errno_of(text)
+    file = _named_in(text, path)
+    if number == errno.ENOENT:
+        return CorruptionError(f"the tree cannot be read: {text}", file or path) if writing else TreeMoved(text)
+    if number is not None:
+        return OSError(number, text, file or (_named_in(text, beside) or str(beside) if beside else str(path)))
+    if text.startswith("Corruption"):
+        offset = _OFFSET.search(text) if file else None
+        return CorruptionError(f"the tree cannot be read: {text}", file or path, int(offset[1]) if offset else None)
     return AimliteError(f"the tree at {path}: {text}")
+
+
+def _named_in(text: str, directory: Path) -> str | None:
+    """The file of a directory that a text names."""
+    found = re.search(rf"{re.escape(str(directory))}/[\w.-]+", text)
+    return found[0] if found else None
+
+
+def _errno_of(text: str) -> int | None:
+    """The number of the error of the operating system that a text tells of; None when it tells of none. RocksDB writes `IO error: `, for
+    some of them words of its own, what it did with which file, and last what strerror says, in the language of the process."""
+    if of_rocksdict := _OS_ERROR.search(text):
+        return int(of_rocksdict[1])
+    _, is_there, told = text.partition(_IO_ERROR)
+    if not is_there:
+        return None
+    told = told.rstrip(": \n")
+    for number in errno.errorcode:
+        if told.endswith(f": {os.strerror(number)}"):
+            return number
+    return _SUBCODES.get(told.split(": ")[0], errno.EIO)

@@ -25,7 +25,9 @@ from aimlite._ext.keys import pack, unpack
 from aimlite.errors import CorruptionError
 from aimlite.storage import keys, params
 from aimlite.storage.blobs import BLOB_BYTES, blob_path, get_blob
+from aimlite.storage.generation import wanted_generation
 from aimlite.storage.layout import Layout
+from aimlite.storage.locks import is_lease_taken
 from aimlite.storage.media import finish
 from aimlite.storage.objects import Item, ObjectRecord, checked_content, decode_items, read_content
 from aimlite.storage.params import ParamTree
@@ -903,31 +905,54 @@ class Reader:
             return False
         self._last = None  # it would count as a user of the tree
         self._merged.clear()
+        reason = ""
         for attempt in range(20):
             signature = self._signature() or signature
-            wanted = self._wanted_generation()
+            wanted, listed = wanted_generation(self.layout)
             try:
-                place = os.stat(self.layout.tree).st_ino  # another one after a repair
+                place = self._place()
                 if self._handle is not None and (self._handle.is_used() or self._handle.place != place or attempt % 4 == 3):
                     self._retire()
                 if self._handle is None:
-                    self._handle = _Handle(TreeReader(self.layout.tree), signature, place)
+                    self._handle = _Handle(TreeReader(self.layout.tree, listed), signature, place)
                 else:
-                    self._handle.tree.catch_up()
+                    self._handle.tree.catch_up(listed)
                 reached = tree_generation(self._handle.tree)
-            except (TreeMoved, FileNotFoundError):
+            except TreeMoved as error:
                 self._retire()
+                reason = f": {error}"
                 time.sleep(0.001 * attempt)
                 continue
             except CorruptionError:
                 self._retire()
+                if attempt == 19 or (self._signature() == signature and not self._is_merging()):
+                    raise
+                time.sleep(0.001 * attempt)  # the tree may have been replaced between the reading of two files
+                continue
+            except OSError:
+                self._retire()  # who knows what a tree shows that caught up with a half
                 raise
             if reached >= wanted:
                 self._handle.signature = signature
                 return True
             time.sleep(0.001 * attempt)
         self._retire()
-        raise CorruptionError(f"the tree cannot be brought to generation {wanted}, which the file `generation` names", self.layout.tree)
+        raise CorruptionError(
+            f"the tree cannot be brought to generation {wanted}, which the file `generation` names{reason}", self.layout.tree
+        )
+
+    def _place(self) -> int:
+        """The inode of the tree, which is another one after a repair."""
+        try:
+            return os.stat(self.layout.tree).st_ino
+        except FileNotFoundError:
+            raise TreeMoved(f"{self.layout.tree} is missing") from None
+
+    def _is_merging(self) -> bool:
+        try:
+            return is_lease_taken(self.layout.lease)
+        except OSError:  # where there are no locks, or the lease is somebody else's, nobody can tell
+            return False
 
     def _signature(self) -> tuple[int, ...] | None:
         """What changes whenever the tree does; None when there is none."""
@@ -941,16 +966,6 @@ class Reader:
                 continue
             return found.st_mtime_ns, found.st_ino, found.st_size
         return None
-
-    def _wanted_generation(self) -> int:
-        try:
-            text = self.layout.generation.read_bytes()
-        except FileNotFoundError:
-            return 0
-        try:
-            return int(text.split(b"\n", 1)[0])
-        except ValueError:
-            raise CorruptionError(f"the generation is no number: {text[:40]!r}", self.layout.generation, 0) from None
 
     def _retire(self) -> None:
         handle, self._handle, self._last = self._handle, None, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,18 +55,19 @@ KILLED_WHILE_IT_OPENS = """
     Repo(sys.argv[1]).list_all_runs()
 """
 
-# Where rocksdict may not write. Nobody tells root so without a mount, hence the refusal is played.
-KILLED_AFTER_IT_OPENED_BY_LINKS = """
+KILLED_WHEN_IT_HAS_CAUGHT_UP = """
     import os, signal, sys
-    from aimlite import Repo
-    from aimlite.storage import tree
-    def refused(*arguments, **named):
-        tree.Rdict = opened
-        raise Exception("IO error: Permission denied")
-    opened, tree.Rdict = tree.Rdict, refused
+    from aimlite import Repo, Run
     repo = Repo(sys.argv[1])
-    assert repo.get_run("r")["p"] == 1
-    assert not repo._reader._handle.tree._follows
+    before = repo.get_run("r")["p"]
+    tree = repo._reader._handle.tree
+    with Run("r", repo=repo) as run:
+        run["p"] = before + 1
+    repo.merge()
+    if sys.argv[2] == "while":
+        tree._db = type("Killed", (), {"try_catch_up_with_primary": lambda self: os.kill(os.getpid(), signal.SIGKILL)})()
+    assert repo.get_run("r")["p"] == before + 1
+    assert repo._reader._handle.tree is tree
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -76,7 +78,30 @@ def test_what_a_killed_reader_leaves_goes_with_the_next(merged: Repo, repo_path:
         assert len(left(place)) == k + 1
     assert Reader(Layout(Path(merged.path))).view().run_count() == 1
     assert left(place) == []
-    killed_child(KILLED_AFTER_IT_OPENED_BY_LINKS, repo_path)
+    killed_child(KILLED_WHEN_IT_HAS_CAUGHT_UP, repo_path, "while")
+    assert len(left(place)) == 1
+    killed_child(KILLED_WHEN_IT_HAS_CAUGHT_UP, repo_path, "after")
+    assert left(place) == []
+
+
+def test_a_reader_catches_up_when_its_directory_cannot_be_made_again(merged: Repo, place: Path) -> None:
+    """Where somebody took its name it opens anew; a temporary directory that was emptied is no hindrance."""
+    reader = Reader(Layout(Path(merged.path)))
+    for k in range(2):
+        reader.view()
+        handle = reader._handle
+        assert handle is not None
+        scratch = handle.tree._scratch
+        with Run(f"next{k}", repo=merged):
+            pass
+        merged.merge()
+        if k == 0:
+            scratch.mkdir()
+        else:
+            shutil.rmtree(place)
+            place.mkdir()
+        assert reader.view().run_count() == 2 + k
+        assert (reader._handle is handle) == (k == 1)
     assert left(place) == []
 
 
