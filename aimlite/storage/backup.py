@@ -14,7 +14,7 @@ from pathlib import Path
 
 from aimlite.errors import RepoExistsError, RepoNotFound
 from aimlite.storage.blobs import list_blobs
-from aimlite.storage.files import sync_directory
+from aimlite.storage.files import remove_stale_parts, sync_directory
 from aimlite.storage.layout import REPO_DIR, Layout, read_format
 from aimlite.storage.locks import lease
 
@@ -24,6 +24,10 @@ _OF_A_PROCESS = ("LOCK", "LOG")  # files of RocksDB that mean nothing elsewhere
 def back_up(layout: Layout, root: Path) -> None:
     """Makes the repo `root`/.aimlite, a copy of another one, that takes its name when it is whole. Raises RepoExistsError, OSError."""
     with _new_repo(root) as copy, lease(layout.lease, wait=True):
+        if layout.mended.exists() and not layout.tree.exists():
+            from aimlite.storage.recovery import finish_repair  # which brings numpy and RocksDB
+
+            finish_repair(layout)
         _copy_tree(layout, copy)
         copy.journals.mkdir()
         _copy_journals(layout, copy)
@@ -46,6 +50,7 @@ def _new_repo(root: Path) -> Iterator[Layout]:
     if final.base.exists() or final.base.is_symlink():
         raise RepoExistsError(f"there is {final.base} already, which is not written over: name another place, or remove it")
     root.mkdir(parents=True, exist_ok=True)
+    remove_stale_parts(final.base)
     part = Layout(root / f"{REPO_DIR}.{os.getpid()}.part")
     shutil.rmtree(part.base, ignore_errors=True)
     part.base.mkdir()
