@@ -256,6 +256,11 @@ cdef class JournalWriter:
         self.rotate_at = self.offset + (1 << 20)
         self.rotate_time = aimlite_now_us() + 60_000_000
 
+    def give_up(self) -> None:
+        """Writes nothing more to this file, which readers do not find any more: on_rotate is asked before the next write, and has to begin another segment."""
+        self.poisoned = True
+        self.rotate_at = 0
+
     def append(self, records, bint sync=False, uint64_t epoch=0) -> int:
         """Appends [(type, payload), …] as one group, all or nothing; returns its order.
 

@@ -18,6 +18,7 @@ from aimlite.cli.group import Command, NotFound
 from aimlite.cli.output import progress, status
 from aimlite.cli.repos import RunHash, find_run, open_repo
 from aimlite.cli.text import clean, json_text
+from aimlite.storage.files import remove_stale_parts
 
 if TYPE_CHECKING:
     from aimlite.sdk.metric import Metric
@@ -162,6 +163,7 @@ def _replaced(path: Path) -> Iterator[TextIO]:
         return
     if not path.parent.is_dir():
         raise click.UsageError(f"there is no directory {str(path.parent)!r} for -o {str(path)!r}")
+    remove_stale_parts(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(part, "x", encoding="utf-8", newline="") as file:

@@ -22,10 +22,10 @@ def init(as_json: bool) -> None:
 
     At --repo, else where AIMLITE_REPO or the config says, else in the working directory.
     """
-    from aimlite.storage.layout import Layout, named_repo, open_layout, repo_root
+    from aimlite.storage.layout import Layout, is_repo, named_repo, open_layout, repo_root
 
     root = repo_root(given_repo() or named_repo() or Path.cwd())
-    made = not Layout(root / ".aimlite").version.exists()
+    made = not is_repo(Layout(root / ".aimlite"))
     layout = open_layout(root)
     if as_json:
         print_json({"path": str(layout.base), "made": made})

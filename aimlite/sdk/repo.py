@@ -18,7 +18,7 @@ from aimlite.sdk.report import QueryReportMode
 from aimlite.sdk.sequence_types import SEQUENCE_TYPES, checked_types
 from aimlite.sdk.transfer import RepoTransfer
 from aimlite.storage import helper
-from aimlite.storage.layout import FORMAT, REPO_DIR, Layout, open_layout, read_format, repo_root
+from aimlite.storage.layout import FORMAT, REPO_DIR, Layout, is_repo, open_layout, read_format, repo_root
 from aimlite.storage.writer import Writer, end_segment, writer_for
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Repo(RepoTransfer):
     @classmethod
     def exists(cls, path: str | os.PathLike[str]) -> bool:
         """Whether a repo is there. Nothing is made."""
-        return Layout(repo_root(path) / REPO_DIR).version.exists()
+        return is_repo(Layout(repo_root(path) / REPO_DIR))
 
     @classmethod
     def rm(cls, path: str | os.PathLike[str]) -> None:

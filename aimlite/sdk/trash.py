@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -154,8 +153,6 @@ class RepoTrash:
         repo = cast("Repo", self)
         uploaded = [artifact for run_hash in runs for artifact in uploaded_by(Run._existing(run_hash, repo)) if not moved]
         self._delete(runs)
-        for run_hash in runs:
-            shutil.rmtree(self._layout.uploads / run_hash, ignore_errors=True)
         remove_uploaded(uploaded)
 
     def _delete(self, runs: list[str], sequences: list[tuple[str, str | tuple[str, str], dict[str, Any]]] | None = None) -> None:

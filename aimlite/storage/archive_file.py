@@ -23,6 +23,7 @@ from aimlite._ext.packed import packed_end
 from aimlite.errors import ArchiveError
 from aimlite.storage import keys, params
 from aimlite.storage.blobs import BLOB_BYTES, copy_blob, sha256
+from aimlite.storage.files import remove_stale_parts
 from aimlite.storage.points import FLOATS, INTS, Points, encode_block
 from aimlite.storage.view import SequenceId, View
 
@@ -50,6 +51,7 @@ class ArchivedRun:
 
 def write_archive(path: Path, view: View, run_hashes: list[str]) -> list[ArchivedRun]:
     """Writes runs of a view to a file that takes its name when it is whole. Raises CorruptionError, OSError."""
+    remove_stale_parts(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:

@@ -14,15 +14,16 @@ from pathlib import Path
 
 from aimlite.errors import RepoExistsError, RepoNotFound
 from aimlite.storage.blobs import list_blobs
-from aimlite.storage.files import sync_directory
+from aimlite.storage.files import remove_stale_parts, sync_directory
 from aimlite.storage.layout import REPO_DIR, Layout, read_format
-from aimlite.storage.locks import no_merge
+from aimlite.storage.locks import lease, no_merge
 
 _OF_A_PROCESS = ("LOCK", "LOG")  # files of RocksDB that mean nothing elsewhere
 
 
 def back_up(layout: Layout, root: Path) -> None:
     """Makes the repo `root`/.aimlite, a copy of another one, that takes its name when it is whole. Raises RepoExistsError, OSError."""
+    _finish_repair(layout)
     with _new_repo(root) as copy, no_merge(layout.lease):
         _copy_tree(layout, copy)
         copy.journals.mkdir()
@@ -30,6 +31,15 @@ def back_up(layout: Layout, root: Path) -> None:
         copy.blobs.mkdir()
         for blob in list_blobs(layout.blobs):  # after the journals: a blob is there before what names it
             _copy(blob, copy.blobs / blob.parent.name / blob.name)
+
+
+def _finish_repair(layout: Layout) -> None:
+    """An interrupted repair has a tree that only needs its name."""
+    if layout.mended.exists() and not layout.tree.exists():
+        from aimlite.storage.recovery import finish_repair  # which brings numpy and RocksDB
+
+        with lease(layout.lease, wait=True):
+            finish_repair(layout)
 
 
 def restore(backup: Layout, root: Path) -> None:
@@ -46,6 +56,7 @@ def _new_repo(root: Path) -> Iterator[Layout]:
     if final.base.exists() or final.base.is_symlink():
         raise RepoExistsError(f"there is {final.base} already, which is not written over: name another place, or remove it")
     root.mkdir(parents=True, exist_ok=True)
+    remove_stale_parts(final.base)
     part = Layout(root / f"{REPO_DIR}.{os.getpid()}.part")
     shutil.rmtree(part.base, ignore_errors=True)
     part.base.mkdir()

@@ -33,7 +33,7 @@ _WHOLE_BYTES = 8 << 20  # files up to this size are read in one piece
 _BATCH_FILES = 8192
 _BATCH_BYTES = 256 << 20
 _MANY = 64  # so many files are forced to disk together with all that is on its way there: one by one takes a second for a thousand
-_LEAVING = ".leaving"
+LEAVING = ".leaving"  # how the name of a blob that is being deleted ends
 
 
 def blob_path(blobs: Path, digest: bytes) -> Path:
@@ -68,7 +68,7 @@ def keep_blobs(blobs: Path, contents: dict[bytes, bytes]) -> None:
 
 def leaving_path(path: Path) -> Path:
     """Where a blob lies while it is being deleted."""
-    return path.with_name(f".{path.name}{_LEAVING}")
+    return path.with_name(f".{path.name}{LEAVING}")
 
 
 def take_away(path: Path) -> bool:
@@ -94,13 +94,20 @@ def end_leaving(path: Path, keep: bool) -> int:
     return size
 
 
+def restore_leaving(left: Path) -> None:
+    """Puts a blob back that somebody was killed while deleting, unless it was stored again since. Raises OSError."""
+    path = left.with_name(left.name[1 : -len(LEAVING)])
+    if path.exists():
+        left.unlink()
+    else:
+        os.rename(left, path)
+
+
 def list_leaving(blobs: Path) -> Iterator[Path]:
     """The places of the blobs that somebody was killed while deleting."""
-    for folder in os.scandir(blobs):
-        if folder.is_dir() and len(folder.name) == 2:
-            for entry in os.scandir(folder.path):
-                if entry.name.startswith(".") and entry.name.endswith(_LEAVING):
-                    yield Path(folder.path, entry.name[1 : -len(_LEAVING)])
+    for path in _files(blobs):
+        if path.name.startswith(".") and path.name.endswith(LEAVING):
+            yield path.with_name(path.name[1 : -len(LEAVING)])
 
 
 def _holds(path: str | Path, content: bytes) -> bool:
@@ -339,10 +346,15 @@ def sha256(content: bytes) -> bytes:
 
 def list_blobs(blobs: Path) -> Iterator[Path]:
     """Every blob there is, in no particular order."""
-    for folder in os.scandir(blobs):
-        if folder.is_dir() and len(folder.name) == 2:
-            for entry in os.scandir(folder.path):
-                if not entry.name.startswith("."):
+    return (path for path in _files(blobs) if not path.name.startswith("."))
+
+
+def _files(blobs: Path) -> Iterator[Path]:
+    """All that lies where blobs do, those under other names too."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for folder in os.scandir(blobs):
+            if folder.is_dir() and len(folder.name) == 2:
+                for entry in os.scandir(folder.path):
                     yield Path(entry.path)
 
 

@@ -15,7 +15,7 @@ from aimlite._ext.keys import unpack
 from aimlite.errors import AimliteError, CorruptionError
 from aimlite.storage import generation, keys, params
 from aimlite.storage.blobs import BLOB_BYTES, blob_digest, blob_path, is_blob_missing, list_blobs, sha256, verify_blob
-from aimlite.storage.layout import Layout, open_layout
+from aimlite.storage.layout import Layout, open_layout, version_damage
 from aimlite.storage.manifest import Listed, read_manifest
 from aimlite.storage.objects import Item, decode_items
 from aimlite.storage.points import Summary, decode_block, decode_summary, summarize
@@ -24,6 +24,7 @@ from aimlite.storage.tree import Tree, TreeMoved
 from aimlite.storage.view import Reader, View
 
 _TRIES = 5
+_LOOKS = 50
 _UNDECODABLE = (ValueError, TypeError, LookupError, msgpack.UnpackException)  # a CorruptionError is a ValueError
 
 
@@ -47,12 +48,22 @@ def check(layout: Layout, full: bool = True) -> list[Problem]:
         open_layout(layout.base.parent, create=False)
     except (AimliteError, OSError) as error:
         return [Problem("version", str(layout.version), None, str(error))]
-    problems = check_files(layout) if full else []
-    problems += check_tree(layout, full)
-    problems += check_journals(layout)
+    damage = version_damage(layout)
+    problems = [] if damage is None else [Problem("version", str(layout.version), None, damage)]
+    problems += check_files(layout) if full else []
+    problems += _looked_at(lambda: check_tree(layout, full))
+    problems += _looked_at(lambda: check_journals(layout))
     if full:
-        problems += check_blobs(layout)
+        problems += _looked_at(lambda: check_blobs(layout))
     return problems
+
+
+def _looked_at(inspect: Callable[[], list[Problem]]) -> list[Problem]:
+    """What is found; looked for again when a file vanished meanwhile, as it may where the repo is in use."""
+    for _ in range(_LOOKS):
+        with contextlib.suppress(FileNotFoundError, TreeMoved):
+            return inspect()
+    return inspect()
 
 
 def check_files(layout: Layout) -> list[Problem]:
@@ -156,12 +167,17 @@ def _view_of_journals(layout: Layout) -> View | None:
 def check_blobs(layout: Layout) -> list[Problem]:
     """That every blob holds what its name says, and that every blob that a param names is there."""
     problems = []
-    for digest, run_hash, what in missing_blobs(layout):
+    missing = missing_blobs(layout)
+    if missing:  # runs may have been deleted since, with what they named
+        missing = sorted({*missing}.intersection(missing_blobs(layout)))
+    for digest, run_hash, what in missing:
         message = f"the blob of {what} of run {run_hash} is missing"
         problems.append(Problem("blob", str(blob_path(layout.blobs, digest)), None, message))
     for path in list_blobs(layout.blobs):
         try:
             verify_blob(path, blob_digest(path))
+        except FileNotFoundError:
+            continue  # deleted since it was listed
         except CorruptionError as error:
             problems.append(_problem("blob", error, path))
         except ValueError:
@@ -191,8 +207,10 @@ def _missing_blobs(view: View) -> Iterator[tuple[bytes, str, str]]:
 
 def _items_in_blobs(view: View) -> Iterator[tuple[str, str, Item]]:
     """(run, name of the sequence, item) of all objects of the tree and the journals whose contents are blobs."""
+    importing = {unpack(key, 1)[1] for chunk in view.tree.scan_keys(keys.importing_runs()) for key in chunk}  # whose blobs come last
     for (run_hash, name, *_), data in _space(view.tree, keys.OBJECT):
-        yield from ((run_hash, name[1], item) for item in decode_items(data) if item.size >= BLOB_BYTES)
+        if run_hash not in importing:
+            yield from ((run_hash, name[1], item) for item in decode_items(data) if item.size >= BLOB_BYTES)
     for segment in view.segments:
         for run_hash in segment.run_hashes():
             run = segment.run(run_hash)
@@ -393,11 +411,13 @@ def _block_steps(view: View, run_hash: str, name: keys.Name, context: dict[str, 
 
 
 def _check_contents(view: View) -> Iterator[str]:
-    is_importing = next(view.tree.scan_keys(keys.importing_runs(), limit=1), None) is not None  # what it put yet refers to nothing
+    # What is being imported is referred to by nothing yet, and what is being deleted not any more.
+    marks = (keys.importing_runs(), keys.deleting_runs())
+    is_under_way = any(next(view.tree.scan_keys(bounds, limit=1), None) is not None for bounds in marks)
     for (digest,), content in _space(view.tree, keys.CONTENT):
         if sha256(content) != digest:
             yield f"the content {digest.hex()} is not what was stored"
-        if not is_importing and next(iter(view.tree.scan(keys.references_of(digest))), None) is None:
+        if not is_under_way and next(iter(view.tree.scan(keys.references_of(digest))), None) is None:
             yield f"the content {digest.hex()} is referred to by no run"
     for (_, run_hash), _ in _space(view.tree, keys.REFERENCE):
         if view.tree.get(keys.run(run_hash)) is None:

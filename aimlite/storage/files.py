@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import shutil
 import sys
+import time
 from pathlib import Path
+
+STALE_PART_S = 86400.0
 
 
 def write_file(path: Path, data: bytes, durable: bool = True) -> None:
@@ -22,6 +28,17 @@ def write_file(path: Path, data: bytes, durable: bool = True) -> None:
         raise
     if durable:
         sync_directory(path.parent)
+
+
+def remove_stale_parts(path: Path) -> None:
+    """Removes what processes that were killed while writing a file or directory of this name left beside it: `<name>.<process id>.part`,
+    with or without a dot before it. Young ones may be somebody's, and what cannot be removed hinders nobody."""
+    name = re.compile(rf"\.?{re.escape(path.name)}\.\d+\.part")
+    with contextlib.suppress(OSError):
+        for found in [path.parent / entry for entry in os.listdir(path.parent) if name.fullmatch(entry)]:
+            with contextlib.suppress(OSError):
+                if time.time() - found.lstat().st_mtime > STALE_PART_S:
+                    shutil.rmtree(found) if found.is_dir() else found.unlink()
 
 
 def sync_directory(path: Path) -> None:

@@ -17,14 +17,15 @@ from aimlite.errors import ArchiveError, CorruptionError, RunExistsError
 from aimlite.storage import generation, keys, params
 from aimlite.storage.archive_file import ArchivedRun, ArchiveReader
 from aimlite.storage.blobs import BLOB_BYTES, NEW, blob_path, sha256, verify_blob
-from aimlite.storage.deletion import view_of_holder
 from aimlite.storage.files import sync_directory
 from aimlite.storage.layout import Layout
 from aimlite.storage.locks import lease
-from aimlite.storage.merge import BatchBuilder, forget_imports, writing_tree
+from aimlite.storage.merge import BatchBuilder, writing_tree
 from aimlite.storage.objects import decode_items, encode_items
 from aimlite.storage.points import BLOCK_POINTS, FLOATS, INTS, Summary, decode_block, summarize
+from aimlite.storage.recovery import complete_marked
 from aimlite.storage.runs import MAX_ORDER, TRASHED, WriterEntry, check_hash, check_property, decode_writer_entry, encode_run
+from aimlite.storage.sweep import view_of_holder
 from aimlite.storage.tree import TreeWriter, tree_generation
 
 _COMMIT_BYTES = 32 << 20
@@ -44,7 +45,7 @@ def import_archive(layout: Layout, path: Path, skip_existing: bool) -> list[str]
             for run in wanted:
                 _RunImport(layout, tree, archive, run).perform()
         except ArchiveError:
-            forget_imports(layout, tree)
+            complete_marked(layout, tree)
             raise
         return [run.hash for run in wanted]
 

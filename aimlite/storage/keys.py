@@ -74,6 +74,15 @@ def importing_runs() -> Range:
     return _under(META + pack(("importing",)))
 
 
+def deleting(run_hash: str) -> bytes:
+    """There while a run, or sequences of it, are being deleted for good."""
+    return META + pack(("deleting", run_hash))
+
+
+def deleting_runs() -> Range:
+    return _under(META + pack(("deleting",)))
+
+
 def run(run_hash: str) -> bytes:
     return RUN + pack((run_hash,))
 

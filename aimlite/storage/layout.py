@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from aimlite._ext.blocks import crc32c
 from aimlite.errors import RepoFormatError, RepoNotFound
 from aimlite.storage.config import read_config
 from aimlite.storage.files import write_file
 
 FORMAT = 1
 REPO_DIR = ".aimlite"
+INCOMING = ".incoming-"  # how the archives begin through which runs are copied, in the directory of the repo that gets them
 _JOURNAL_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{8})\.journal")
 
 
@@ -54,6 +56,11 @@ class Layout:
     @cached_property
     def tree(self) -> Path:
         return self.base / "tree"
+
+    @cached_property
+    def mended(self) -> Path:
+        """The tree that repair() built, complete, until it takes the place of the damaged one."""
+        return self.base / "tree.mended"
 
     @cached_property
     def generation(self) -> Path:
@@ -121,30 +128,91 @@ def open_layout(root: Path, create: bool = True) -> Layout:
     return layout
 
 
+def is_repo(layout: Layout) -> bool:
+    """Whether a repo is there, be it damaged or of a newer format."""
+    return layout.version.exists() or _holds_data(layout)
+
+
 def read_format(layout: Layout) -> int:
-    """The format that a repo is written in. Raises RepoNotFound, RepoFormatError."""
-    try:
-        text = layout.version.read_bytes()
-    except FileNotFoundError:
-        raise RepoNotFound(f"there is no repo at {layout.base.parent}: {layout.version} does not exist") from None
-    except NotADirectoryError:
-        raise RepoFormatError(f"{layout.base} is not a directory, so no repo can be there") from None
+    """The format that a repo is written in. Where its version file is damaged or gone that is FORMAT: all else in the repo has a version
+    and a check of its own. Raises RepoNotFound, RepoFormatError."""
+    text = _read_version(layout)
+    if text is None:
+        raise RepoNotFound(f"there is no repo at {layout.base.parent}: {layout.version} does not exist")
+    version = _said_format(text)
+    if version is None and not (layout.journals.is_dir() or layout.tree.is_dir()):
+        raise RepoFormatError(f"{layout.version} is not the version file of a repo: {text[:80]!r}")
+    return FORMAT if version is None else version
+
+
+def version_damage(layout: Layout) -> str | None:
+    """What is wrong with the version file of a repo. Raises as `read_format`."""
+    read_format(layout)
+    text = _read_version(layout)
+    if not text:
+        return "the file VERSION is empty or gone"
+    return f"the file VERSION fails its check: {text[:80]!r}" if _said_format(text) is None else None
+
+
+def write_version(layout: Layout, durable: bool = False) -> None:
+    from aimlite import __version__
+
+    write_file(layout.version, _encode_version(FORMAT, f"aimlite {__version__}"), durable=durable)
+
+
+def _read_version(layout: Layout) -> bytes | None:
+    """What the version file says; nothing where it is missing beside data; None where there is no repo."""
+    for _ in range(2):
+        try:
+            return layout.version.read_bytes()
+        except FileNotFoundError:
+            if not _holds_data(layout):
+                return None
+        except NotADirectoryError:
+            raise RepoFormatError(f"{layout.base} is not a directory, so no repo can be there") from None
+    return b""  # looked for once more: a repo that is being made gets it before any data
+
+
+def _holds_data(layout: Layout) -> bool:
+    return layout.tree.is_dir() or layout.generation.exists() or bool(layout.list_journals())
+
+
+def _encode_version(version: int, created_by: str) -> bytes:
+    text = json.dumps({"format": version, "created_by": created_by})[:-1].encode()
+    return text + b', "crc": "%08x"}\n' % crc32c(text)
+
+
+def _said_format(text: bytes) -> int | None:
+    """The format that a version file tells; None when it is damaged.
+
+    Files of aimlite 0.1.0 may have no checksum; they are then known word for word. What has none and tells a larger format, or has one that
+    fails and would fail with our format in its place too, may be whole in a way that we do not know: it counts as what it says.
+    """
+    if _is_sound(text):
+        return int(json.loads(text)["format"])
+    if _is_sound(_FORMAT.sub(b"\\g<1>%d" % FORMAT, text, count=1)):
+        return None
     try:
         version = json.loads(text)["format"]
-    except (ValueError, KeyError, TypeError):
-        version = None
-    if not isinstance(version, int):
-        raise RepoFormatError(f"{layout.version} is not the version file of a repo: {text[:80]!r}")
-    return version
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return version if type(version) is int and version > FORMAT else None
+
+
+def _is_sound(text: bytes) -> bool:
+    body, separator, check = text.rpartition(b', "crc": "')
+    return text == _WITHOUT_CHECK if not separator else check == b'%08x"}\n' % crc32c(body)
+
+
+_FORMAT = re.compile(rb'("format": )\d+')
+_WITHOUT_CHECK = b'{"format": 1, "created_by": "aimlite 0.1.0"}\n'
 
 
 def _make(layout: Layout) -> None:
-    from aimlite import __version__
-
     if ".aim" in layout.base.parts:
         raise RepoFormatError(f"{layout.base.parent} lies inside of a repo of Aim, where nothing is written: name one outside of it")
     if (layout.base.is_symlink() or layout.base.exists()) and not layout.base.is_dir():
         raise RepoFormatError(f"{layout.base} is not a directory, so no repo can be there")
     layout.journals.mkdir(parents=True, exist_ok=True)
     layout.blobs.mkdir(exist_ok=True)
-    write_file(layout.version, json.dumps({"format": FORMAT, "created_by": f"aimlite {__version__}"}).encode() + b"\n", durable=False)
+    write_version(layout)

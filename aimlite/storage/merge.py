@@ -8,8 +8,6 @@ twice changes nothing.
 from __future__ import annotations
 
 import contextlib
-import os
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -22,7 +20,7 @@ import numpy as np
 from aimlite._ext.keys import unpack
 from aimlite.errors import CorruptionError
 from aimlite.storage import generation, keys, params
-from aimlite.storage.blobs import BLOB_BYTES, NEW, get_blob
+from aimlite.storage.blobs import BLOB_BYTES, get_blob
 from aimlite.storage.layout import Layout
 from aimlite.storage.locks import is_path_held, lease
 from aimlite.storage.media import finish, is_finished
@@ -39,6 +37,7 @@ from aimlite.storage.points import (
     split_blocks,
     summarize,
 )
+from aimlite.storage.recovery import complete_marked, demand_tree, recover_files
 from aimlite.storage.runs import (
     TRASHED,
     WriterEntry,
@@ -53,10 +52,8 @@ from aimlite.storage.segments import Segment, SegmentRun, SegmentView
 from aimlite.storage.tombstones import run_tombstone, sequence_tombstones, written_after
 from aimlite.storage.tree import Tree, TreeMoved, TreeReader, TreeWriter, ended_if_it_spins, tree_generation
 from aimlite.storage.view import load_params
-from aimlite.storage.whole_run import keys_of_run
 
 _BATCH_BYTES = 48 << 20
-_STALE_S = 3600.0
 _REWRITE_BLOCKS = 64
 
 Batch = dict[bytes, bytes | None]
@@ -85,8 +82,8 @@ def merge(layout: Layout, wait: bool) -> MergeReport:
         if not got:
             report.busy = True
             return report
-        _remove_stale_files(layout)
-        if not layout.list_journals() and not layout.tree.exists():
+        if not layout.list_journals() and not any(path.exists() for path in (layout.tree, layout.mended, layout.generation)):
+            recover_files(layout)
             return report
         with writing_tree(layout) as tree:
             merge_ended(layout, tree, report)
@@ -104,32 +101,17 @@ def merge_ended(layout: Layout, tree: TreeWriter, report: MergeReport) -> None:
 
 @contextlib.contextmanager
 def writing_tree(layout: Layout) -> Iterator[TreeWriter]:
-    """The tree, opened for writing by the holder of the lease, with `generation` in place."""
+    """The tree, opened for writing by the holder of the lease, with `generation` in place and without what those before it left undone."""
+    recover_files(layout)
+    demand_tree(layout)
     _catch_up_generation(layout)
     tree = TreeWriter(layout.tree, generation.listed_manifest(layout))
     try:
         generation.write_generation(layout, tree)
-        forget_imports(layout, tree)
+        complete_marked(layout, tree)
         yield tree
     finally:
         tree.close()
-
-
-def forget_imports(layout: Layout, tree: TreeWriter) -> None:
-    """Removes what somebody was killed while importing, and contents that it alone had."""
-    runs = [unpack(key, 1)[1] for chunk in tree.scan_keys(keys.importing_runs()) for key in chunk]
-    if not runs:
-        return
-    writes: Batch = {}
-    for run_hash in runs:
-        writes.update(dict.fromkeys((*keys_of_run(tree, run_hash), keys.importing(run_hash))))
-    for chunk in tree.scan_keys(keys.prefix_range(keys.CONTENT)):
-        for key in chunk:
-            if next(tree.scan_keys(keys.references_of(unpack(key, 1)[0]), limit=1), None) is None:
-                writes[key] = None
-    writes[keys.generation()] = msgpack.packb(tree_generation(tree) + 1)
-    tree.commit(writes)
-    generation.write_generation(layout, tree)
 
 
 def _catch_up_generation(layout: Layout) -> None:
@@ -164,11 +146,14 @@ def _merge_batch(
     for name in layout.list_journals():
         path = layout.journal(*name)
         if is_merged(tree, *name):
-            path.unlink()
+            path.unlink(missing_ok=True)
             continue
         if name not in known or size >= _BATCH_BYTES or (name in live and is_path_held(path)):
             continue
-        segment = Segment(path, *name)
+        try:
+            segment = Segment(path, *name)
+        except FileNotFoundError:
+            continue  # somebody removed it
         if segment.held:
             live.add(name)
         if not segment.complete:
@@ -191,7 +176,7 @@ def _merge_batch(
     tree.commit(batch.writes)
     generation.write_generation(layout, tree)
     for segment in chosen:
-        segment.path.unlink()
+        segment.path.unlink(missing_ok=True)
     report.segments += len(chosen)
     report.bytes += size
     report.points += batch.points
@@ -206,17 +191,6 @@ def is_merged(tree: Tree, writer: int, segment: int) -> bool:
         return False
     below, others = msgpack.unpackb(data)
     return segment < below or segment in others
-
-
-def _remove_stale_files(layout: Layout) -> None:
-    """Journals and blobs that a process was killed while making; young ones may be somebody's who is about to rename them."""
-    for directory, prefix in ((layout.journals, "."), (layout.blobs / NEW, "")):
-        with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.name.startswith(prefix):
-                    with contextlib.suppress(FileNotFoundError):
-                        if time.time() - entry.stat().st_mtime > _STALE_S:
-                            os.unlink(entry.path)
 
 
 class BatchBuilder:

@@ -294,6 +294,7 @@ class TreeWriter(_RocksTree):
     """The read-write instance, for the holder of the lease, in a process of its own."""
 
     _writes = True
+    _stays_open = False
 
     def __init__(self, path: Path, listed: Listed | None = None) -> None:
         """listed: what `generation` says of the MANIFEST. Raises CorruptionError, OSError."""
@@ -326,12 +327,17 @@ class TreeWriter(_RocksTree):
 
     @contextlib.contextmanager
     def keeping_files(self) -> Iterator[None]:
-        """Files that are compacted away within stay on disk until its end."""
+        """Files that are compacted away within stay on disk until its end. When it ends by an exception they stay further: `generation` may
+        still list them. RocksDB removes them when the tree is closed, so it is left open then, until the process ends."""
         pin = self._db.iter(ReadOptions())
         try:
             yield
-        finally:
-            del pin
+        except BaseException:
+            for kept in (pin, self._db):
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+            self._stays_open = True
+            raise
+        del pin
 
     def compact(self, at_files: int = L0_FILES_TO_COMPACT, timeout_s: float = 3600.0) -> bool:
         """Lets RocksDB compact what has piled up when level 0 holds `at_files` or more; returns whether it did. None is under way when it
@@ -370,6 +376,8 @@ class TreeWriter(_RocksTree):
         return self._db.property_int_value(f"rocksdb.{name}") or 0
 
     def close(self) -> None:
+        if self._stays_open:
+            return
         try:
             self._db.close()
         except Exception as error:

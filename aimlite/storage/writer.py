@@ -16,6 +16,7 @@ import fcntl
 import os
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from aimlite._ext import journal as ext
 from aimlite._ext.recorder import Recorder
 from aimlite.storage import ending, heartbeat, helper
 from aimlite.storage.files import sync_directory
-from aimlite.storage.layout import Layout, journal_name
+from aimlite.storage.layout import Layout, journal_name, open_layout
 from aimlite.storage.params import packb
 from aimlite.storage.runs import ERROR, STATUS_CODES
 
@@ -73,6 +74,7 @@ class Writer:
         self._syncer: _Syncer | None = None
         self._heart: _Heart | None = None
         self._pid = os.getpid()
+        self._told_of = 0  # the epoch of the journal of whose removal was told
         self.journal = ext.JournalWriter(self._rotate, self._restart, SEGMENT_BYTES, int(SEGMENT_AGE_S * 1e6))
         self._start()
 
@@ -83,6 +85,7 @@ class Writer:
         last_steps: None for a new run."""
         with self._lock:
             if (self.journal.closed and not self.journal.forked) or self._is_orphaned():
+                self._warn_of_removal()
                 self._start()
             recorder = Recorder(self.journal, self._next_run, run_hash, power)
             recorder.last_steps = last_steps
@@ -103,6 +106,7 @@ class Writer:
         run that was created at this order be deleted meanwhile, they mean nothing."""
         with self._lock:
             if (self.journal.closed and not self.journal.forked) or self._is_orphaned():
+                self._warn_of_removal()
                 self._start()
             recorder = Recorder(self.journal, self._next_run, run_hash, edits_since=max(created, 1))
             self._next_run += 1
@@ -115,6 +119,7 @@ class Writer:
         with self._lock:
             if recorder.closed:
                 return
+            self._warn_of_removal()
             if self._ends_here(recorder):
                 recorder.append(_end_records(recorder, status, error))
             recorder.closed = True
@@ -127,17 +132,22 @@ class Writer:
                         del self._known[recorder.run_hash]
 
     def _ends_here(self, recorder: Recorder) -> bool:
-        """Whether its end is to be written: a forked child ends only what it wrote to."""
+        """Whether its end is to be written: a forked child ends only what it wrote to, and of a repo that was removed nothing is left."""
+        if self._is_orphaned() and not self.layout.journals.is_dir():
+            return False
         return not recorder.is_inherited or (recorder.is_open_here and not self.journal.closed)
 
     def sync(self) -> None:
         """Forces all that was written to the disk. Raises OSError: then a new segment is begun, and what came before may be lost in a
-        power failure."""
+        power failure, or is lost where the message says that the journal was removed."""
         with self._lock:
+            lost = self._notice_removal()
             while self._unsynced:
                 _sync_file(self._unsynced[0])
                 self._unsynced.pop(0)
             self._sync_directory()
+            if lost:
+                raise OSError(errno.ENOENT, lost)
             self.journal.sync()
 
     def sync_every(self, interval_s: float) -> None:
@@ -190,6 +200,7 @@ class Writer:
     def beat(self) -> None:
         """Touches the journal, so that other hosts see that this process lives."""
         with self._lock:
+            self._warn_of_removal()
             if not self.journal.closed:
                 os.utime(self.journal.fileno())
 
@@ -214,8 +225,37 @@ class Writer:
     # -- segments ----
 
     def _is_orphaned(self) -> bool:
-        """Whether somebody removed the journal's file, with the whole repo say: what is written there nobody would find."""
-        return not self.journal.closed and os.fstat(self.journal.fileno()).st_nlink == 0
+        """Whether somebody removed, renamed or replaced the journal's file, or removed the whole repo: what is written there nobody would
+        find."""
+        if self.journal.closed:
+            return False
+        try:
+            named = os.stat(self.layout.journal(self.journal.writer, self.journal.segment))
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:  # it cannot be told
+            return False
+        return not os.path.samestat(named, os.fstat(self.journal.fileno()))
+
+    def _notice_removal(self) -> str:
+        """Has the next write begin another journal when this one was removed; what is to be said of that, once, or ''."""
+        journal = self.journal
+        if not self._is_orphaned():
+            return ""
+        journal.give_up()
+        if self._told_of == journal.epoch:
+            return ""
+        self._told_of = journal.epoch
+        begun = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self._begun_s))
+        path = self.layout.journal(journal.writer, journal.segment)
+        return (
+            f"the journal {path} was removed, renamed or replaced while this process wrote to it: what was recorded there since {begun} is"
+            " lost; recording goes on in a new journal"
+        )
+
+    def _warn_of_removal(self) -> None:
+        if self._open and (lost := self._notice_removal()):
+            warn(lost, stacklevel=3)
 
     def _start(self) -> None:
         writer, order = int.from_bytes(os.urandom(8), "little"), max(ext.now_us(), self.journal.order + 1)
@@ -242,6 +282,10 @@ class Writer:
             self._rotating = True
             try:
                 journal, segment = self.journal, self.journal.segment + 1
+                self._warn_of_removal()
+                if journal.poisoned and not self.layout.journals.is_dir():  # the repo was removed, and is made anew
+                    open_layout(self.layout.base.parent)
+                    self.layout.journals.mkdir(exist_ok=True)
                 order = max(ext.now_us(), journal.order + 1)
                 here = [recorder for recorder in self._open.values() if recorder.is_open_here]
                 try:
@@ -288,6 +332,7 @@ class Writer:
                 os.unlink(hidden)
             raise
         self._directory_synced = False
+        self._begun_s = time.time()
         return fd
 
     def _release(self, fd: int) -> None:

@@ -326,14 +326,6 @@ def test_a_repo_of_a_newer_format(repo_path: str) -> None:
     assert Repo(repo_path).list_all_runs() == []
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": "x"}', "\x00\x01"])
-def test_a_version_file_that_is_none(repo_path: str, content: str) -> None:
-    Repo(repo_path).close()
-    Path(repo_path, ".aimlite", "VERSION").write_text(content)
-    with pytest.raises(RepoFormatError):
-        Repo(repo_path)
-
-
 def test_a_file_where_the_repo_should_be(tmp_path: Path) -> None:
     (tmp_path / ".aimlite").write_text("I am a file")
     with pytest.raises(RepoFormatError, match="not a directory"):

@@ -18,8 +18,8 @@ from aimlite import Repo, Run, RunActiveError, RunNotFound, RunTrashed
 from aimlite._ext.journal import now_us
 from aimlite.storage import keys
 from aimlite.storage.blobs import leaving_path, list_blobs, take_away
-from aimlite.storage.deletion import named_in_journals
 from aimlite.storage.helper import run_helper
+from aimlite.storage.sweep import named_in_journals
 from aimlite.storage.tree import TreeReader
 
 LARGE = "x" * (1 << 20)
@@ -334,10 +334,10 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     import aimlite.storage.deletion as deletion
-    from aimlite.storage import blobs, generation, merge, tree
+    from aimlite.storage import generation, sweep, tree
     from aimlite.storage.layout import Layout
     place, name = sys.argv[2].rsplit(".", 1)
-    module = {"tree": tree.TreeWriter, "deletion": deletion, "generation": generation}[place]
+    module = {"tree": tree.TreeWriter, "sweep": sweep, "generation": generation}[place]
     original, after = getattr(module, name), sys.argv[3] == "after"
     calls = int(sys.argv[4])
     def dies(*arguments, **named):
@@ -354,8 +354,8 @@ KILLED = """
 WHERE = [
     ("tree.commit", 1),
     ("generation.write_generation", 3),
-    ("deletion.take_away", 1),
-    ("deletion.end_leaving", 1),
+    ("sweep.take_away", 1),
+    ("sweep.end_leaving", 1),
     ("tree.compact_ranges", 1),
 ]
 

@@ -18,6 +18,7 @@ import pytest
 from aimlite import Repo, Run
 from aimlite._ext import journal as ext
 from aimlite._ext.recorder import Recorder
+from aimlite.storage.writer import Writer
 
 LIMIT = 200_000
 
@@ -173,8 +174,9 @@ def test_a_file_system_that_is_full(small_disk: Path) -> None:
     assert run.repo.check() == []
 
 
-def test_a_failed_fsync_begins_a_new_segment(repo: Repo) -> None:
+def test_a_failed_fsync_begins_a_new_segment(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe takes writes at no offset and no fsync: what the journal does with a descriptor that fails."""
+    monkeypatch.setattr(Writer, "_is_orphaned", lambda self: False)  # it would see that the pipe is not the file
     run = Run("r", repo=repo, durability="process")
     run.track(1, name="m")
     writer = repo._writer()
