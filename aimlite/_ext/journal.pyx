@@ -248,6 +248,11 @@ cdef class JournalWriter:
         if order > self.order:
             self.order = order
 
+    def is_due(self, bint ask=False) -> bool:
+        """Whether the segment is full, old or not to be written any more. ask: on_rotate is called before the next write in any case."""
+        self.rotate_at = 0 if ask or self.poisoned else self.segment_bytes
+        return self.poisoned or self.offset >= self.segment_bytes or (self.offset >= 65536 and self.order >= self.rotate_time)
+
     def postpone_rotation(self) -> None:
         """Writes 1 MiB or a minute more before on_rotate is asked again: for when no new segment could be made."""
         self.rotate_at = self.offset + (1 << 20)

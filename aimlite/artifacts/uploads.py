@@ -21,6 +21,7 @@ from pathlib import Path
 from aimlite.artifacts.places import Place, open_place
 from aimlite.storage.blobs import PIECE_BYTES
 from aimlite.storage.files import sync_directory
+from aimlite.storage.runs import check_hash
 
 THREADS = 4
 ATTEMPTS = 5
@@ -42,6 +43,7 @@ class Stage:
     """The copies of one run that wait to be uploaded."""
 
     def __init__(self, uploads: Path, run_hash: str) -> None:
+        check_hash(run_hash)
         self.root = uploads / run_hash
         self.run_hash = run_hash
 

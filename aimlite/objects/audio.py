@@ -10,6 +10,7 @@ from aimlite.objects import sound
 from aimlite.objects.given import as_array, content, is_array, is_tensor
 from aimlite.objects.pictures import looks_like
 from aimlite.objects.tracked import Captioned, checked_caption, missing
+from aimlite.storage.loading import load
 from aimlite.storage.media import finish, is_finished
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def _checked_format(form: str | None) -> str:
 
 def _samples(array: NDArray[Any], channels_first: bool) -> NDArray[Any]:
     """[n] or [n, channels]."""
+    load("numpy")
     import numpy as np
 
     got = f"an array of shape {array.shape} and {array.dtype}"
@@ -177,6 +179,7 @@ def _samples(array: NDArray[Any], channels_first: bool) -> NDArray[Any]:
 
 def _for_flac(samples: NDArray[Any]) -> NDArray[Any]:
     """uint8, int16, or int32 whose lower 8 bits are 0. Raises ValueError."""
+    load("numpy")
     import numpy as np
 
     if samples.dtype.kind == "f":
@@ -192,6 +195,7 @@ def _for_flac(samples: NDArray[Any]) -> NDArray[Any]:
 
 def _as_given(samples: NDArray[Any], dtype: str) -> NDArray[Any]:
     """What flac kept as the dtype that was given."""
+    load("numpy")
     import numpy as np
 
     if dtype not in sound.DTYPES:
@@ -218,6 +222,7 @@ def _decoded(payload: bytes, form: str) -> NDArray[Any]:
 
 def _soundfile(what: str) -> Any:
     try:
+        load("soundfile")
         import soundfile
     except (ImportError, OSError) as error:  # OSError: its C library is not there
         raise missing("soundfile", what) from error

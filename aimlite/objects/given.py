@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aimlite.storage.loading import load
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -35,6 +37,7 @@ def is_array(value: object) -> bool:
 def as_array(value: Any) -> NDArray[Any]:
     """A numpy array of an array or a tensor of torch, TensorFlow or JAX, on whatever device; bfloat16, which numpy has not, becomes
     float32. No copy where there need be none."""
+    load("numpy")
     import numpy as np
 
     if is_tensor(value):

@@ -12,7 +12,8 @@ from aimlite.objects.given import as_array, content, is_array, is_matplotlib, is
 from aimlite.objects.pictures import MAX_PIXELS, Picture, looks_like, sniff
 from aimlite.objects.tracked import Captioned, checked_caption, missing
 from aimlite.storage import png16
-from aimlite.storage.media import DEEP_COLOURS, PIXEL_BITS, finish, is_finished
+from aimlite.storage.loading import load
+from aimlite.storage.media import DEEP_COLOURS, PILLOW, PIXEL_BITS, finish, is_finished
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -272,6 +273,7 @@ def _check_size(width: int, height: int) -> None:
 
 def _pillow(what: str) -> Any:
     try:
+        load(*PILLOW)
         from PIL import Image as library
     except ImportError as error:
         raise missing("Pillow", what) from error
@@ -296,6 +298,7 @@ def _decoded(data: bytes, what: str, found: Picture | None) -> pillow.Image:
 
 def _pillow_pixels(image: pillow.Image) -> pixels.Pixels:
     """Its pixels in a layout that keeps their values. Raises ValueError."""
+    load("numpy")
     import numpy as np
 
     mode = image.mode

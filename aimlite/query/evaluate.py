@@ -57,6 +57,7 @@ from aimlite.query.nodes import (
     Slice,
     Unary,
 )
+from aimlite.storage.loading import load
 
 Path = tuple[str | int, ...]
 FAILURES = (ArithmeticError, TypeError, ValueError, LookupError, AttributeError, RecursionError)
@@ -756,6 +757,7 @@ def _searching(name: str, arguments: list[Evaluate]) -> Evaluate:
 
 @lru_cache(256)
 def _pattern(text: str) -> Any:
+    load("regex")
     import regex  # its searches take a timeout; those of `re` may run for years
 
     bounded(len(text), "characters of a pattern", MAX_PATTERN)

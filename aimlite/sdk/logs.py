@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
+from aimlite.storage.loading import load
 from aimlite.storage.objects import object_records
 
 if TYPE_CHECKING:
@@ -250,6 +251,7 @@ class LogRecord:
 
     def json(self) -> dict[str, Any]:
         """What is known of it, of types that JSON has."""
+        load("aimlite.sdk.params")
         from aimlite.sdk.params import as_json
 
         known = {"message": self.message, "log_level": self.level_name, "timestamp": self.timestamp, "file": self.file, "line": self.line}

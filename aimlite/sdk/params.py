@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimlite.storage import params
 from aimlite.storage.blobs import BLOB_BYTES, put_blob
+from aimlite.storage.loading import load
 
 if TYPE_CHECKING:
     from aimlite.sdk.run import Run
@@ -77,6 +78,7 @@ def _converted(value: Any, path: Path) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if hasattr(type(value), "__dataclass_fields__"):
+        load("dataclasses")
         import dataclasses
 
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
@@ -132,6 +134,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _plain_array(value: Any, path: Path) -> Any:
+    load("numpy")
     import numpy as np
 
     if type(value) is not np.ndarray or value.dtype.kind not in "biufcUSmM":

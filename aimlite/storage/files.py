@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from aimlite.storage.loading import load
+
 
 def write_file(path: Path, data: bytes, durable: bool = True) -> None:
     """Replaces `path` by a file holding `data`, whole or not at all; durable: with fsync of the file and its directory."""
@@ -37,6 +39,7 @@ def sync_file_system(directory: str) -> bool:
     OSError."""
     if sys.platform != "linux":  # elsewhere sync() does not wait
         return False
+    load("ctypes")
     import ctypes
 
     syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)

@@ -15,13 +15,23 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+with contextlib.suppress(OSError):  # whoever needs one is told then
+    tempfile.gettempdir()  # The first call holds a lock, for which a signal's handler would wait; this one nobody interrupts.
+
+
+def temporary_directory(prefix: str, parent: Path | None = None) -> Path:
+    """A new directory for this user alone. `tempfile.mkdtemp` holds a lock when it is first called. Raises OSError."""
+    path = Path(parent or tempfile.gettempdir(), prefix + os.urandom(8).hex())
+    path.mkdir(mode=0o700)
+    return path
+
 
 @contextlib.contextmanager
 def scratch_directory() -> Iterator[Path]:
     """An empty directory, removed at the end. Raises OSError."""
     place = Path(tempfile.gettempdir(), f"aimlite-readers-{os.getuid()}")
     with _share(place) as fd:
-        scratch = Path(tempfile.mkdtemp(prefix="aimlite-reader-", dir=None if fd is None else place))
+        scratch = temporary_directory("aimlite-reader-", None if fd is None else place)
         try:
             yield scratch
         finally:

@@ -19,7 +19,7 @@ from aimlite._ext.blocks import crc32c
 from aimlite._ext.keys import unpack
 from aimlite.errors import CorruptionError
 from aimlite.storage import heartbeat, keys, params
-from aimlite.storage.locks import is_held
+from aimlite.storage.locks import is_held, is_mine
 from aimlite.storage.objects import ObjectRecord, decode_object_record
 from aimlite.storage.points import Points, concatenate, empty_points, journal_points
 from aimlite.storage.runs import STATUS_WORDS, WriterEntry
@@ -56,10 +56,12 @@ class Operations:
         self._reach = 0  # the offset behind the last one taken in
         self._by_top: dict[keys.Path, dict[keys.Path, list[Operation]]] = {}
         self._grouped: dict[int, dict[Any, list[Any]]] = {}  # by offset of an operation of many leaves: its leaves by their first key
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def touching(self, records: list[Record], writer: int, limit: int, path: keys.Path) -> list[Operation]:
         """Those at, above and below a path, of the records that lie before `limit`."""
+        if is_mine(self._lock):  # this thread was interrupted in here, and left things half done
+            return Operations().touching(records, writer, limit, path)
         with self._lock:
             if limit < self._reach:  # a view from before the last was taken in: what it sees may be hidden here
                 older = Operations()
@@ -67,9 +69,9 @@ class Operations:
             for offset, order, payload, _ in records[self._taken :]:
                 if offset >= limit:
                     break
+                self._reach = offset + 1  # in this order, so that one interrupted by an exception is taken again
                 self._take((order, writer), offset, payload)
                 self._taken += 1
-                self._reach = offset + 1
             tops = [(), path[:1]] if path else list(self._by_top)
             found = [held for top in tops for at, held in self._by_top.get(top, {}).items() if at[: len(path)] == path[: len(at)]]
             return [(*operation[:4], self._relevant(operation, path)) for held in found for operation in held]
@@ -91,9 +93,10 @@ class Operations:
         if len(leaves) > _MANY_LEAVES:
             grouped = self._grouped.get(offset)
             if grouped is None:
-                grouped = self._grouped[offset] = {}
+                grouped = {}
                 for leaf in leaves:  # none lies at the path itself: there are others beside it
                     grouped.setdefault(leaf[0][0], []).append(leaf)
+                self._grouped[offset] = grouped
             leaves = grouped.get(rest[0], [])
         return [leaf for leaf in leaves if leaf[0][: len(rest)] == rest[: len(leaf[0])]]
 
@@ -150,6 +153,8 @@ class SegmentRun:
 class Segment:
     """A journal file. Raises FileNotFoundError when it is gone."""
 
+    _fd = -1
+
     def __init__(self, path: Path, writer: int, number: int) -> None:
         self.path = path
         self.writer = writer
@@ -163,10 +168,9 @@ class Segment:
         self._objects_of: dict[int, SequenceRecord] = {}  # by number
         self._absorbed = 0
         self._points: ext.JournalReader | None = None
-        self._points_lock = threading.Lock()
+        self._points_lock = threading.RLock()
         self._by_footer = False
         self._lost: list[bytes] = []  # of each damaged stretch the beginning
-        self._fd = -1
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._inode = os.fstat(fd).st_ino
@@ -197,9 +201,9 @@ class Segment:
 
     def _let_go(self) -> None:
         global _kept
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
             _kept -= 1
 
     @property
@@ -285,6 +289,11 @@ class Segment:
 
     def demand_points(self) -> None:
         """Reads the points of a segment of which only the footer was read."""
+        if self._points is not None:
+            return
+        if is_mine(self._points_lock):  # this thread was interrupted in here: it needs the descriptor when it goes on
+            self._read_points(self._fd)
+            return
         with self._points_lock:
             if self._points is None:
                 self._read_points(self._fd)

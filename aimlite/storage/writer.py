@@ -69,11 +69,12 @@ class Writer:
         self._known: dict[
             str, tuple[dict[bytes, Any], dict[bytes, Any]]
         ] = {}  # by run hash, of the runs that are open: counters and kinds of sequences
+        self._unended: list[tuple[int, Recorder, list[tuple[int, bytes]]]] = []  # ends that could not be written, by which writer
         self._unsynced: list[Path] = []
         self._syncer: _Syncer | None = None
         self._heart: _Heart | None = None
         self._pid = os.getpid()
-        self.journal = ext.JournalWriter(self._rotate, self._restart, SEGMENT_BYTES, int(SEGMENT_AGE_S * 1e6))
+        self.journal = ext.JournalWriter(self._before_write, self._restart, SEGMENT_BYTES, int(SEGMENT_AGE_S * 1e6))
         self._start()
 
     def open_run(
@@ -111,20 +112,48 @@ class Writer:
             recorder.append([(kind, number + payload) for kind, payload in records])
 
     def end_run(self, recorder: Recorder, status: str, error: ending.Error | None = None) -> None:
-        """Writes END, with the error that was the end. The recorder takes no more."""
+        """Writes END, with the error that was the end. The recorder takes no more, also when this raises OSError: then END is written
+        before the next write of this process, or at its exit, if that can be done."""
         with self._lock:
             if recorder.closed:
                 return
-            if self._ends_here(recorder):
-                recorder.append(_end_records(recorder, status, error))
-            recorder.closed = True
-            if self._open.pop(recorder.number, None) is not None:
-                counters = recorder.counters
-                self._times_open[id(counters)] -= 1
-                if not self._times_open[id(counters)]:
-                    del self._times_open[id(counters)]
-                    if self._known.get(recorder.run_hash, (None,))[0] is counters:
-                        del self._known[recorder.run_hash]
+            records = _end_records(recorder, status, error)
+            try:
+                if self._ends_here(recorder):
+                    recorder.append(records)
+            except BaseException:
+                self._unended.append((self.journal.writer, recorder, records))
+                self.journal.is_due(True)
+                raise
+            finally:
+                recorder.closed = True
+                self._let_go_of(recorder)
+
+    def _let_go_of(self, recorder: Recorder) -> None:
+        if self._open.pop(recorder.number, None) is not None:
+            counters = recorder.counters
+            self._times_open[id(counters)] -= 1
+            if not self._times_open[id(counters)]:
+                del self._times_open[id(counters)]
+                if self._known.get(recorder.run_hash, (None,))[0] is counters:
+                    del self._known[recorder.run_hash]
+
+    def _write_ends(self) -> None:
+        """Writes the ends that could not be written. Raises OSError."""
+        with self._lock:
+            if self._rotating:
+                return
+            self._rotating = True
+            try:
+                while self._unended and not self.journal.poisoned:
+                    writer, recorder, records = self._unended[0]
+                    epoch = self.journal.epoch
+                    opening = [] if recorder.is_open_here else [(ext.OPEN, recorder.open_payload(True))]
+                    if writer != self.journal.writer or self.journal.append(opening + records, recorder.power, epoch):
+                        self._unended.pop(0)
+            finally:
+                self._rotating = False
+                self.journal.is_due(bool(self._unended))
 
     def _ends_here(self, recorder: Recorder) -> bool:
         """Whether its end is to be written: a forked child ends only what it wrote to."""
@@ -152,8 +181,9 @@ class Writer:
         with self._lock:
             if self.journal.closed or self.journal.offset == ext.FILE_HEADER_SIZE:
                 return
-            if self._open:
+            if self._open or self._unended:
                 self._rotate()
+                self._try_ends()
             else:
                 self._release(self.journal.detach())
 
@@ -171,10 +201,21 @@ class Writer:
                 return
             left = list(self._open.values())
             here = [recorder for recorder in left if self._ends_here(recorder)]
+            failed: Exception | None = None
             for recorder in left:
-                self.end_run(recorder, status or "finished", error)
+                try:
+                    self.end_run(recorder, status or "finished", error)
+                except Exception as problem:
+                    failed = problem
+            try:
+                self._write_ends()
+            except Exception as problem:
+                failed = problem
+            self._unended = []
             if status is not None or not here or not self._leave_last_words(here):
                 self._release(self.journal.detach())
+            if failed is not None:
+                raise failed
         finally:
             self._lock.release()
         if status != "interrupted":  # CPython forgets that a process ends by Ctrl-C when it imports a module that evaluates text
@@ -207,7 +248,7 @@ class Writer:
         self._lock = threading.RLock()
         self._rotating = False
         self._syncer = self._heart = None
-        self._unsynced = []
+        self._unsynced, self._unended = [], []
         for recorder in self._open.values():
             recorder.was_inherited()
 
@@ -235,6 +276,17 @@ class Writer:
             if self.journal.closed:
                 self._start()
 
+    def _try_ends(self) -> None:
+        if self._unended:
+            with contextlib.suppress(OSError):  # it is tried again before the next write
+                self._write_ends()
+
+    def _before_write(self) -> None:
+        """What the journal calls when the segment is full or old, or when ends are still to be written."""
+        if self.journal.is_due(bool(self._unended)):
+            self._rotate()
+        self._try_ends()
+
     def _rotate(self) -> None:
         with self._lock:
             if self._rotating:
@@ -243,7 +295,8 @@ class Writer:
             try:
                 journal, segment = self.journal, self.journal.segment + 1
                 order = max(ext.now_us(), journal.order + 1)
-                here = [recorder for recorder in self._open.values() if recorder.is_open_here]
+                left = [*self._open.values(), *(recorder for _, recorder, _ in self._unended)]
+                here = [recorder for recorder in left if recorder.is_open_here]
                 try:
                     fd = self._create(journal.writer, segment, order)
                 except OSError as error:
