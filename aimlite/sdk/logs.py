@@ -130,7 +130,7 @@ class TerminalLogs:
     @property
     def data(self) -> list[LogLine]:
         """All lines."""
-        lines: list[LogLine] = self._run.repo._reader.read(lambda view: _Reading(view, self._run.hash).lines())
+        lines: list[LogLine] = self._run.repo._run_reader.read(lambda view: _Reading(view, self._run.hash).lines())
         return lines
 
     @property
@@ -167,7 +167,7 @@ class TerminalLogs:
 
     def _since(self, begin: int | None) -> tuple[list[tuple[_Place, LogLine]], int]:
         found: tuple[list[tuple[_Place, LogLine]], int]
-        found = self._run.repo._reader.read(lambda view: _Reading(view, self._run.hash).since(begin))
+        found = self._run.repo._run_reader.read(lambda view: _Reading(view, self._run.hash).since(begin))
         return found
 
     def __iter__(self) -> Iterator[LogLine]:
@@ -277,7 +277,7 @@ class LogRecords:
     @property
     def data(self) -> list[LogRecord]:
         """All messages."""
-        records: list[LogRecord] = self._run.repo._reader.read(self._read)
+        records: list[LogRecord] = self._run.repo._run_reader.read(self._read)
         return records
 
     def _read(self, view: View) -> list[LogRecord]:

@@ -86,11 +86,11 @@ class MetricCollection:
         yield self
 
     def __iter__(self) -> Iterator[Metric]:
-        sequences: list[SequenceId] = self.run.repo._reader.read(lambda view: view.sequences(self.run.hash))
+        sequences: list[SequenceId] = self.run.repo._run_reader.read(lambda view: view.sequences(self.run.hash))
         return (cast("Metric", Metric._of(self.run, sequence)) for sequence in sequences)
 
     def __len__(self) -> int:
-        return len(self.run.repo._reader.read(lambda view: view.sequences(self.run.hash)))
+        return len(self.run.repo._run_reader.read(lambda view: view.sequences(self.run.hash)))
 
     def dataframe(
         self,

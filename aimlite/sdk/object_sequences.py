@@ -196,7 +196,7 @@ def existing(kind: type[_Found], name: str, context: Any, run: Run) -> _Found | 
 
 def sequences_of(run: Run, kind: str | None = None) -> list[ObjectSequence]:
     """The sequences of objects of a run: of a kind of `CLASSES`, or of all of these."""
-    ids: list[SequenceId] = run.repo._reader.read(lambda view: view.sequences(run.hash, kind))
+    ids: list[SequenceId] = run.repo._run_reader.read(lambda view: view.sequences(run.hash, kind))
     return [of_id(run, found) for found in ids if found.kind in CLASSES]
 
 

@@ -54,7 +54,7 @@ class Repo(RepoTransfer):
         self._root = repo_root(path)
         self._layout = open_layout(self._root, create=not self.read_only)
         self._reader_: Reader | FrozenReader | None = None
-        self._closed = False
+        self._closed = self._is_frozen = False
 
     @classmethod
     def from_path(cls, path: str | os.PathLike[str], read_only: bool | None = None, init: bool = False) -> Repo:
@@ -367,7 +367,7 @@ class Repo(RepoTransfer):
         from aimlite.storage.view import FrozenReader
 
         frozen = copy(self)
-        frozen._reader_ = FrozenReader(self._reader)
+        frozen._reader_, frozen._is_frozen = FrozenReader(self._reader), True
         return frozen
 
     def match_hashes(self, prefix: str, limit: int = 10) -> list[str]:
@@ -427,8 +427,9 @@ class Repo(RepoTransfer):
         return done
 
     def close(self) -> None:
-        """Gives up what the repo holds open. Runs opened through it go on."""
-        self._reader_ = None
+        """Gives up what the repo holds open. Runs opened through it go on, and are read and written as before."""
+        if not self._is_frozen:
+            self._reader_ = None
         self._closed = True
 
     def __enter__(self) -> Repo:
@@ -448,9 +449,14 @@ class Repo(RepoTransfer):
 
     @property
     def _reader(self) -> Reader | FrozenReader:
+        if self._closed:
+            raise AimliteError(f"the repo {self._root} was closed; open it again with Repo({str(self._root)!r})")
+        return self._run_reader
+
+    @property
+    def _run_reader(self) -> Reader | FrozenReader:
+        """For what a run of it reads, which goes on when the repo was closed."""
         if self._reader_ is None:
-            if self._closed:
-                raise AimliteError(f"the repo {self._root} was closed; open it again with Repo({str(self._root)!r})")
             load("aimlite.storage.view")
             from aimlite.storage.view import reader_for
 

@@ -159,7 +159,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
         if not known:
             self._recorder = writer.open_run(self.hash, deleted, power=power)
             return
-        reader, run_hash = self.repo._reader, self.hash
+        reader, run_hash = self.repo._run_reader, self.hash
         last_steps: dict[bytes, int] = {}
         looked = False
 
@@ -282,7 +282,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
 
     def _get_param(self, path: tuple[str | int, ...]) -> Any:
         try:
-            return self.repo._reader.read(lambda view: view.params(self.hash, path))
+            return self.repo._run_reader.read(lambda view: view.params(self.hash, path))
         except KeyError:
             if not path:
                 return {}
@@ -321,7 +321,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
         from aimlite.sdk.metric import Metric
 
         metric = Metric(name, context, self)
-        return metric if self.repo._reader.read(lambda view: view.has_points(metric._id)) else None
+        return metric if self.repo._run_reader.read(lambda view: view.has_points(metric._id)) else None
 
     def get_image_sequence(self, name: str, context: Mapping[str, Any] | None = None) -> Images | None:
         """The images of this name and context (None is {}), or None when there are none."""
@@ -397,12 +397,12 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
 
     def _state(self) -> RunState:
         try:
-            return self.repo._reader.read(lambda view: view.run_state(self.hash))
+            return self.repo._run_reader.read(lambda view: view.run_state(self.hash))
         except KeyError:
             raise RunNotFound(f"no run {self.hash!r} in {self.repo.path}") from None
 
     def _properties(self) -> dict[str, Any]:
-        return self.repo._reader.read(lambda view: view.properties(self.hash))
+        return self.repo._run_reader.read(lambda view: view.properties(self.hash))
 
     def _set_properties(self, properties: dict[str, Any]) -> None:
         if self.read_only:
@@ -430,7 +430,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
     def _end(self, status: str, error: BaseException | None = None, is_raising: bool = False) -> None:
         """Every part of the end is tried. error: the one that ended the run. is_raising: an exception of the user's is on its way: what
         fails here is told, else the first failure is raised and the others are told."""
-        failures: list[tuple[str, BaseException]] = []
+        failures: list[tuple[str, BaseException]] = []  # what of it failed, and how
         for what, part in (
             ("an upload failed", self._finish_uploads),
             ("the environment is not recorded", self._end_environment),
@@ -443,8 +443,8 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
         ):
             try:
                 part()
-            except BaseException as failure:
-                failures.append((what, failure))
+            except BaseException as error_of_part:
+                failures.append((what, error_of_part))
         self._closed = True
         raised = next((failure for _, failure in failures if not is_raising or not isinstance(failure, Exception)), None)
         for what, failure in failures:

@@ -125,4 +125,4 @@ class Sequence:
         return summary
 
     def _read(self, task: Any) -> Any:
-        return self._run.repo._reader.read(task)
+        return self._run.repo._run_reader.read(task)

@@ -172,8 +172,9 @@ class Writer:
     def sync_every(self, interval_s: float) -> None:
         """Forces what was written to the disk at least every `interval_s` seconds from now on."""
         with self._lock:
-            if self._syncer is None or self._syncer.pid != os.getpid():
+            if self._syncer is None or self._syncer.pid != os.getpid() or not self._syncer.is_alive():
                 self._syncer = _Syncer(self, interval_s)
+                _start_thread(self._syncer, "what is recorded is not forced to disk at an interval")
             self._syncer.interval_s = min(self._syncer.interval_s, interval_s)
 
     def end_segment(self) -> None:
@@ -266,6 +267,7 @@ class Writer:
         self._sync_directory_for_power()
         if self._heart is None and heartbeat.is_shared(os.fstat(self.journal.fileno()).st_dev):
             self._heart = _Heart(self)
+            _start_thread(self._heart, "other hosts may take the runs of this process for dead")
         helper.merge_if_due(self.layout, names_only=True)
 
     def _restart(self) -> None:
@@ -378,7 +380,6 @@ class _Syncer(threading.Thread):
         self._writer = weakref.ref(writer)
         self._stopped = threading.Event()
         self._synced = (0, 0)  # epoch and offset of the journal
-        self.start()
 
     def stop(self) -> None:
         self._stopped.set()
@@ -405,7 +406,6 @@ class _Heart(threading.Thread):
         super().__init__(name="aimlite-heart", daemon=True)
         self._writer = weakref.ref(writer)
         self._stopped = threading.Event()
-        self.start()
 
     def stop(self) -> None:
         self._stopped.set()
@@ -417,6 +417,14 @@ class _Heart(threading.Thread):
                 return
             with contextlib.suppress(OSError):  # the next beat may get through
                 writer.beat()
+
+
+def _start_thread(thread: threading.Thread, lost: str) -> None:
+    """Starts a thread. Where none is to be had the run goes on, and a warning says what is missing then."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        warn(f"{lost}: {error}", 4)
 
 
 def warn(message: str, stacklevel: int = 1) -> None:
