@@ -63,6 +63,7 @@ class Writer:
         self.layout = layout
         self._lock = threading.RLock()
         self._rotating = False
+        self._created = self._names_synced = 0  # segments, and those whose names are on the disk
         self._next_run = 0
         self._open: dict[int, Recorder] = {}
         self._times_open: collections.Counter[int] = collections.Counter()  # by the identity of their counters
@@ -161,13 +162,17 @@ class Writer:
 
     def sync(self) -> None:
         """Forces all that was written to the disk. Raises OSError: then a new segment is begun, and what came before may be lost in a
-        power failure."""
-        with self._lock:
-            while self._unsynced:
-                _sync_file(self._unsynced[0])
-                self._unsynced.pop(0)
-            self._sync_directory()
-            self.journal.sync()
+        power failure. No lock is held meanwhile: others write and fork."""
+        self._sync_ended()
+        self._sync_directory()
+        self.journal.sync()
+        self._sync_ended()  # what ended just now, before the journal was looked at
+
+    def _sync_ended(self) -> None:
+        for path in list(self._unsynced):
+            _sync_file(path)
+            with self._lock, contextlib.suppress(ValueError):  # another thread was faster
+                self._unsynced.remove(path)
 
     def sync_every(self, interval_s: float) -> None:
         """Forces what was written to the disk at least every `interval_s` seconds from now on."""
@@ -234,14 +239,6 @@ class Writer:
         with self._lock:
             if not self.journal.closed:
                 os.utime(self.journal.fileno())
-
-    def before_fork(self) -> None:
-        """Waits until no segment is being begun or let go of: the child would share the lock of a file that it does not know of, and keep
-        it."""
-        self._lock.acquire()
-
-    def after_fork_in_parent(self) -> None:
-        self._lock.release()
 
     def after_fork(self) -> None:
         """In the child: locks held by threads that the child does not have are replaced; runs open in the parent count as inherited."""
@@ -324,9 +321,8 @@ class Writer:
     def _create(self, writer: int, segment: int, order: int) -> int:
         path = self.layout.journal(writer, segment)
         hidden = path.with_name("." + journal_name(writer, segment))
-        fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fd = ext.create(hidden)
         try:
-            fd = _above_streams(fd)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -338,29 +334,30 @@ class Writer:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.rename(hidden, path)
         except BaseException:
-            os.close(fd)
+            ext.close(fd)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(hidden)
             raise
-        self._directory_synced = False
+        self._created += 1
         return fd
 
     def _release(self, fd: int) -> None:
         if fd >= 0:
             with contextlib.suppress(OSError):  # then it is found out by its silence
                 heartbeat.let_go(fd)
-            os.close(fd)
+            ext.close(fd)
 
     def _sync_directory_for_power(self) -> None:
         if any(recorder.power for recorder in self._open.values()):
             self._sync_directory()
 
     def _sync_directory(self) -> None:
-        if not self._directory_synced:
+        created = self._created
+        if self._names_synced < created:
             _sync_file(self.layout.version)
             for directory in (self.layout.journals, self.layout.base, self.layout.base.parent):
                 sync_directory(directory)
-            self._directory_synced = True
+            self._names_synced = max(self._names_synced, created)
 
 
 def _end_records(recorder: Recorder, status: str, error: ending.Error | None) -> list[tuple[int, bytes]]:
@@ -437,16 +434,6 @@ def warn(message: str, stacklevel: int = 1) -> None:
             sys.stderr.write(f"aimlite: {message}\n")
 
 
-def _above_streams(fd: int) -> int:
-    """The same file at a descriptor above 2. Where stdin, stdout or stderr is closed a new file gets its descriptor, and whatever C prints
-    would go into the file."""
-    if fd > 2:
-        return fd
-    above = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(fd)
-    return above
-
-
 def _sync_file(path: Path) -> None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -470,18 +457,6 @@ def _close_writers() -> None:
             warn(f"a run could not be ended at exit and will show as interrupted: {type(problem).__name__}: {problem}")
 
 
-def _before_fork() -> None:
-    _writers_lock.acquire()
-    for writer in _writers.values():
-        writer.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for writer in _writers.values():
-        writer.after_fork_in_parent()
-    _writers_lock.release()
-
-
 def _after_fork_in_child() -> None:
     global _writers_lock
     _writers_lock = threading.RLock()
@@ -490,4 +465,5 @@ def _after_fork_in_child() -> None:
 
 
 atexit.register(_close_writers)
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+# A fork waits for no lock here: whoever holds it may wait for a disk. The child begins anew, and what it must not keep is closed by _ext.
+os.register_at_fork(after_in_child=_after_fork_in_child)

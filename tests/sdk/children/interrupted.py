@@ -146,7 +146,7 @@ def main() -> None:
             tried += 1
             if result is None:
                 wrong.append(f"{outer}, line {at}, {inner}: the child died")
-            elif result[1:] != [expected[outer], expected[inner]]:
+            elif result[1] != expected[outer] or result[2] != (expected[inner] if at < result[0] else None):
                 wrong.append(f"{outer}, line {at}, {inner}: {result}")
     print(json.dumps({"wrong": wrong[:5], "count": len(wrong), "tried": tried}))
 
