@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from aimlite.errors import CorruptionError
 from aimlite.objects import sound
-from aimlite.objects.given import as_array, content, is_array, is_tensor
+from aimlite.objects.given import as_array, content, demand_items, is_array, is_tensor
 from aimlite.objects.pictures import looks_like
 from aimlite.objects.tracked import Captioned, checked_caption, missing
 from aimlite.storage.loading import load
@@ -20,6 +20,7 @@ FORMATS = ("wav", "flac", "mp3")
 ACCEPTED = "samples [n] or [n, channels] (a torch tensor: [channels, n]) of uint8, int16, int32, float32 or float64"
 DEFAULT_RATE = 22_500
 _MAX_CHANNELS = 32
+MAX_SAMPLES = 1 << 29  # of all channels; wav tells its bytes in 32 bits
 _FLAC_CHANNELS, _FLAC_RATE = 8, 655_350
 
 
@@ -50,6 +51,7 @@ class Audio(Captioned):
         if given is not None:
             self._take_file(*given, form, text, rate)
         elif is_array(data):
+            demand_items(data, MAX_SAMPLES, "audio")
             self._take_samples(_samples(as_array(data), is_tensor(data)), form or "wav", text, rate or DEFAULT_RATE)
         else:
             raise TypeError(f"audio is a path, bytes, or {ACCEPTED}; not {type(data).__module__}.{type(data).__qualname__}")

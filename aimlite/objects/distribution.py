@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aimlite.errors import CorruptionError
-from aimlite.objects.given import as_array, is_array, is_tensor
+from aimlite.objects.given import as_array, demand_items, is_array, is_tensor, listed
 from aimlite.objects.tracked import TrackedObject
 from aimlite.storage.loading import load
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_BINS = 512
+MAX_SAMPLES = 1 << 31
 _PIECE = 1 << 18  # samples looked at in one go: no copy of all of them is ever made
 _DTYPES = ("<u1", "<u2", "<u4", "<i8", "<f8")  # of weights, as stored
 
@@ -182,6 +183,7 @@ def _flat(samples: Any) -> Any:
     load("numpy")
     import numpy as np
 
+    demand_items(samples, MAX_SAMPLES, "a distribution")
     if is_tensor(samples):
         flat = samples.detach().reshape(-1)
         if "complex" in str(getattr(flat, "dtype", "")):
@@ -189,10 +191,10 @@ def _flat(samples: Any) -> Any:
         return flat
     if isinstance(samples, str | bytes) or not (is_array(samples) or hasattr(samples, "__iter__")):
         raise TypeError(f"samples are an array, a tensor or a sequence of numbers, not {type(samples).__name__} {samples!r:.100}")
-    array = as_array(samples) if is_array(samples) else np.asarray(list(samples))
+    array = as_array(samples) if is_array(samples) else np.asarray(listed(samples, "samples"))
     if array.dtype.kind not in "fiub" and array.size:
         raise TypeError(f"samples are real numbers, not {array.dtype}")
-    return array.reshape(-1)
+    return array.reshape(-1) if array.flags.c_contiguous else array.flat
 
 
 def _pieces(flat: Any) -> Iterator[NDArray[np.float64]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aimlite.objects.pictures import MAX_PIXELS
 from aimlite.storage.loading import load
 from aimlite.storage.media import DEEP_COLOURS, PIXEL_BITS, pixel_bytes
 
@@ -32,6 +33,8 @@ def from_array(array: NDArray[Any], channels_first: bool) -> Pixels:
 
     image = _rows_and_columns(array, channels_first)
     height, width = image.shape[:2]
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"an image has at most {MAX_PIXELS:,} pixels; this has {width:,} × {height:,}")
     channels = 1 if image.ndim == 2 else image.shape[2]
     if image.dtype == bool and image.ndim == 2:
         return Pixels("1", width, height, np.packbits(image, axis=1).tobytes())

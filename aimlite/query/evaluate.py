@@ -57,6 +57,7 @@ from aimlite.query.nodes import (
     Slice,
     Unary,
 )
+from aimlite.query.patterns import refusal
 from aimlite.storage.loading import load
 
 Path = tuple[str | int, ...]
@@ -761,6 +762,8 @@ def _pattern(text: str) -> Any:
     import regex  # its searches take a timeout; those of `re` may run for years
 
     bounded(len(text), "characters of a pattern", MAX_PATTERN)
+    if (refused := refusal(text)) is not None:
+        raise QueryLimitError(f"{refused}: {text!r:.100}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sets that another version may read otherwise
