@@ -11,6 +11,7 @@ import pytest
 
 from aimlite import ArtifactError, Repo, Run
 from aimlite.artifacts import uploads
+from aimlite.capture import sampling, terminal
 from aimlite.storage import heartbeat
 
 
@@ -36,6 +37,9 @@ def quiet(repo: Repo) -> Run:
 def test_everything_that_has_a_thread(
     repo: Repo, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    terminal._close_all()  # what another test left open has its threads already
+    monkeypatch.setattr(sampling, "_sampler", None)
+    monkeypatch.setattr(sampling, "_said", set())
     monkeypatch.setattr(heartbeat, "is_shared", lambda device: True)
     before = [os.fstat(fd).st_ino for fd in (1, 2)]
     with pytest.warns(RuntimeWarning) as told:
