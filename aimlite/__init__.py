@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +141,12 @@ def __getattr__(name: str) -> Any:
     """Imports what is asked for when it is asked for, so that `import aimlite` stays cheap."""
     if name not in __all__:
         raise AttributeError(f"module 'aimlite' has no attribute {name!r}")
-    value = getattr(import_module(_MODULES.get(name, "aimlite.errors")), name)
+    module = _MODULES.get(name, "aimlite.errors")
+    if "aimlite.storage.loading" in sys.modules:  # there may be a run by now, which a signal's handler uses
+        from aimlite.storage.loading import load
+
+        load(module)
+    value = getattr(import_module(module), name)
     globals()[name] = value
     return value
 

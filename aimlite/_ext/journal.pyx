@@ -23,6 +23,13 @@ cdef extern from "journal_file.h":
     aimlite_file *aimlite_file_new() nogil
     void aimlite_file_free(aimlite_file *f) nogil
     int aimlite_file_write(int fd, const unsigned char *data, size_t n, uint64_t offset) nogil
+    int aimlite_file_create(const char *path) nogil
+    void aimlite_file_attach(aimlite_file *f, int fd) nogil
+    int aimlite_file_detach(aimlite_file *f) nogil
+    aimlite_file *aimlite_file_copy(aimlite_file *f) nogil
+    void aimlite_file_close(aimlite_file *f) nogil
+    int aimlite_file_close_alone(int fd) nogil
+    uint64_t aimlite_syncs
     int aimlite_fdatasync(int fd) nogil
     int aimlite_leave_last_words(int fd, const unsigned char *data, size_t n, size_t m, uint64_t offset) nogil
     void aimlite_note_foreign_threads() nogil
@@ -111,6 +118,34 @@ def now_us() -> int:
     return aimlite_now_us()
 
 
+def sync_count() -> int:
+    """How often this process forced a journal to the disk."""
+    return aimlite_syncs
+
+
+def create(path) -> int:
+    """The descriptor, above 2, of a new file at a path. A forked child closes it, until a JournalWriter has it or `close` closed it. Raises OSError."""
+    cdef bytes name = os.fsencode(path)
+    cdef const char *given = name
+    cdef int fd, reason
+    with nogil:
+        fd = aimlite_file_create(given)
+        reason = errno
+    if fd < 0:
+        raise OSError(reason, os.strerror(reason), os.fspath(path))
+    return fd
+
+
+def close(int fd) -> None:
+    """Closes a descriptor of `create`, `rotate` or `detach`. Raises OSError."""
+    cdef int failed, reason
+    with nogil:
+        failed = aimlite_file_close_alone(fd)
+        reason = errno
+    if failed:
+        raise OSError(reason, os.strerror(reason))
+
+
 def encode_file_header(uint64_t writer, uint32_t segment, uint64_t order, uint32_t pid) -> bytes:
     cdef unsigned char header[FILE_HEADER]
     memset(header, 0, FILE_HEADER)
@@ -179,8 +214,7 @@ cdef class JournalWriter:
         self.release()
 
     def _attach(self, int fd, uint64_t writer, uint32_t segment, uint64_t order):
-        self.file.fd = fd
-        self.file.forked = 0
+        aimlite_file_attach(self.file, fd)
         self.poisoned = False
         self.writer = writer
         self.segment = segment
@@ -195,7 +229,7 @@ cdef class JournalWriter:
         self.epoch += 1
 
     def rotate(self, int fd, uint32_t segment, uint64_t order) -> int:
-        """Ends this segment with its footer and goes on in `fd`; returns the old descriptor, for the caller to close.
+        """Ends this segment with its footer and goes on in `fd`; returns the old descriptor, for the caller to close with `close`.
 
         A footer that cannot be written (full disk) is left out: the segment then ends without one.
         """
@@ -208,6 +242,8 @@ cdef class JournalWriter:
                     self._write_footer()
                 except OSError:
                     pass  # the footer saves readers work, it holds nothing that the records do not
+            if aimlite_file_detach(self.file) != old:
+                raise MemoryError
             self._attach(fd, self.writer, segment, order)
         finally:
             self.release()
@@ -239,17 +275,23 @@ cdef class JournalWriter:
         self.records += 1
 
     def detach(self) -> int:
-        """Stops writing; returns the descriptor (-1 if there is none), for the caller to close."""
+        """Stops writing; returns the descriptor (-1 if there is none), for the caller to close with `close`."""
         self._acquire_open()
-        cdef int fd = self.file.fd
-        self.file.fd = -1
+        cdef int had = self.file.fd, fd = aimlite_file_detach(self.file)
         self.release()
+        if fd != had:
+            raise MemoryError
         return fd
 
     def raise_order(self, uint64_t order) -> None:
         """Later records are ordered after `order`."""
         if order > self.order:
             self.order = order
+
+    def is_due(self, bint ask=False) -> bool:
+        """Whether the segment is full, old or not to be written any more. ask: on_rotate is called before the next write in any case."""
+        self.rotate_at = 0 if ask or self.poisoned else self.segment_bytes
+        return self.poisoned or self.offset >= self.segment_bytes or (self.offset >= 65536 and self.order >= self.rotate_time)
 
     def postpone_rotation(self) -> None:
         """Writes 1 MiB or a minute more before on_rotate is asked again: for when no new segment could be made."""
@@ -333,18 +375,26 @@ cdef class JournalWriter:
         return done
 
     def sync(self) -> None:
-        """fdatasync, beside which other threads go on writing; the caller keeps the descriptor from being changed meanwhile. Raises OSError; what the kernel then has of
-        this file is unknown, so the next write begins a new segment."""
-        cdef int failed, reason = 0, fd = self.file.fd
-        if fd < 0:
+        """fdatasync of the present segment, beside which others write, rotate, close and fork. Raises OSError; what the kernel then has of this file is unknown, so
+        the next write begins a new segment."""
+        cdef int failed, reason = 0
+        cdef uint64_t epoch = self.epoch
+        cdef aimlite_file *copy
+        if self.file.fd < 0:
             return
+        copy = aimlite_file_copy(self.file)
+        if copy == NULL:
+            reason = errno
+            raise OSError(reason, os.strerror(reason))
         with nogil:
-            failed = aimlite_fdatasync(fd)
+            failed = aimlite_fdatasync(copy.fd)
             if failed:
                 reason = errno
+            aimlite_file_close(copy)
         if failed:
-            self.poisoned = True
-            self.rotate_at = 0
+            if epoch == self.epoch:
+                self.poisoned = True
+                self.rotate_at = 0
             raise OSError(reason, f"{os.strerror(reason)}: the journal could not be forced to disk; writing goes on in a new segment")
 
     # -- for Recorder, in C ------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 /* The descriptor of one journal, its mutex, and what a fork does to them.
  *
- * Every open journal is in one list. A forked child closes their descriptors: an flock belongs to the open file description, so a child that kept one would
+ * Every open journal is in one list, from its creation to its end; so is the copy of its descriptor that is being forced to the disk. A forked child closes their descriptors: an flock belongs to the open file description, so a child that kept one would
  * keep a dead parent's run "running". It is registered with pthread_atfork and not with os.register_at_fork because a C library's fork() does not pass
  * through Python. The fork does not wait for the journals' mutexes: os.fork() holds the GIL, for which whoever writes a large record with the
  * mutex waits (a deadlock), and nothing in the child needs the write to be over. The mutexes begin anew there.
@@ -9,6 +9,7 @@
 #define AIMLITE_JOURNAL_FILE_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@
 typedef struct aimlite_file {
     int fd;     /* -1: closed */
     int forked; /* closed by a fork, in the child */
+    int alone;  /* belongs to no journal: one that is being begun or let go of */
     pthread_mutex_t mutex;
     struct aimlite_file *next, *prev;
 } aimlite_file;
@@ -103,14 +105,122 @@ static aimlite_file *aimlite_file_new(void) {
     return f;
 }
 
-static void aimlite_file_free(aimlite_file *f) {
-    pthread_mutex_lock(&aimlite_files_mutex);
+/* With the list's mutex held. */
+static void aimlite_file_unlink(aimlite_file *f) {
     if (f->prev) f->prev->next = f->next;
     else aimlite_files = f->next;
     if (f->next) f->next->prev = f->prev;
-    pthread_mutex_unlock(&aimlite_files_mutex);
     pthread_mutex_destroy(&f->mutex);
     free(f);
+}
+
+static void aimlite_file_free(aimlite_file *f) {
+    pthread_mutex_lock(&aimlite_files_mutex);
+    aimlite_file_unlink(f);
+    pthread_mutex_unlock(&aimlite_files_mutex);
+}
+
+/* Nothing below that opens, copies, hands over or closes a descriptor leaves a moment in which a fork finds it open and not in the list. */
+
+/* A new file above descriptor 2, in the list by itself. Where stdin, stdout or stderr is closed a new file gets its descriptor, and whatever C prints would go
+ * into the file. -1: errno says why. */
+static int aimlite_file_create(const char *path) {
+    aimlite_file *f = aimlite_file_new();
+    int fd, reason;
+    if (!f) {
+        errno = ENOMEM;
+        return -1;
+    }
+    pthread_mutex_lock(&aimlite_files_mutex);
+    fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd >= 0 && fd <= 2) {
+        int above = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        reason = errno;
+        close(fd);
+        errno = reason;
+        fd = above;
+    }
+    reason = errno;
+    f->fd = fd;
+    f->alone = 1;
+    if (fd < 0) aimlite_file_unlink(f);
+    pthread_mutex_unlock(&aimlite_files_mutex);
+    errno = reason;
+    return fd;
+}
+
+/* With the list's mutex held: takes the descriptor out of the list where it stands by itself. */
+static void aimlite_file_forget(int fd) {
+    aimlite_file *f;
+    for (f = aimlite_files; f; f = f->next) {
+        if (f->alone && f->fd == fd) {
+            aimlite_file_unlink(f);
+            return;
+        }
+    }
+}
+
+/* The descriptor is f's from now on. */
+static void aimlite_file_attach(aimlite_file *f, int fd) {
+    pthread_mutex_lock(&aimlite_files_mutex);
+    aimlite_file_forget(fd);
+    f->fd = fd;
+    f->forked = 0;
+    pthread_mutex_unlock(&aimlite_files_mutex);
+}
+
+/* The descriptor of f, which stands by itself from now on; -1 where there is none, or no memory: then f keeps it. */
+static int aimlite_file_detach(aimlite_file *f) {
+    aimlite_file *alone = aimlite_file_new();
+    int fd = -1;
+    if (!alone) return -1;
+    pthread_mutex_lock(&aimlite_files_mutex);
+    if (f->fd >= 0) {
+        fd = alone->fd = f->fd;
+        alone->alone = 1;
+        f->fd = -1;
+    } else {
+        aimlite_file_unlink(alone);
+    }
+    pthread_mutex_unlock(&aimlite_files_mutex);
+    return fd;
+}
+
+/* A copy of f's descriptor, to be freed with aimlite_file_close; NULL: errno says why. */
+static aimlite_file *aimlite_file_copy(aimlite_file *f) {
+    aimlite_file *copy = aimlite_file_new();
+    int reason = ENOMEM;
+    if (copy) {
+        pthread_mutex_lock(&aimlite_files_mutex);
+        copy->fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 3);
+        reason = errno;
+        if (copy->fd < 0) {
+            aimlite_file_unlink(copy);
+            copy = NULL;
+        }
+        pthread_mutex_unlock(&aimlite_files_mutex);
+    }
+    errno = reason;
+    return copy;
+}
+
+static void aimlite_file_close(aimlite_file *f) {
+    pthread_mutex_lock(&aimlite_files_mutex);
+    if (f->fd >= 0) close(f->fd);
+    aimlite_file_unlink(f);
+    pthread_mutex_unlock(&aimlite_files_mutex);
+}
+
+/* Closes a descriptor that stands by itself. 0, or -1: errno says why. */
+static int aimlite_file_close_alone(int fd) {
+    int failed, reason;
+    pthread_mutex_lock(&aimlite_files_mutex);
+    aimlite_file_forget(fd);
+    failed = close(fd);
+    reason = errno;
+    pthread_mutex_unlock(&aimlite_files_mutex);
+    errno = reason;
+    return failed;
 }
 
 /* Writes all n bytes at offset, or none: after a short write the file is cut back to offset.
@@ -174,7 +284,10 @@ static int aimlite_leave_last_words(int fd, const unsigned char *data, size_t n,
 #endif
 }
 
+static uint64_t aimlite_syncs = 0; /* for the tests; changed with the interpreter's lock held or not, so it is atomic */
+
 static int aimlite_fdatasync(int fd) {
+    __atomic_add_fetch(&aimlite_syncs, 1, __ATOMIC_RELAXED);
 #ifdef __APPLE__
     return fsync(fd);
 #else

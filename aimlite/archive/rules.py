@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aimlite.storage.loading import load
+
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
@@ -135,6 +137,7 @@ def _read_lines(path: str) -> list[str]:
 
 @functools.lru_cache(256)  # one of them often lies in many directories
 def _spec(lines: tuple[str, ...]) -> GitIgnoreSpec | None:
+    load("pathspec", "pathspec.patterns.gitignore")
     from pathspec import GitIgnoreSpec
     from pathspec.patterns.gitignore import GitIgnorePatternError
 
@@ -146,6 +149,7 @@ def _spec(lines: tuple[str, ...]) -> GitIgnoreSpec | None:
 
 
 def _is_pattern(line: str) -> bool:
+    load("pathspec", "pathspec.patterns.gitignore")
     from pathspec import GitIgnoreSpec
     from pathspec.patterns.gitignore import GitIgnorePatternError
 

@@ -6,15 +6,18 @@ A place is told by a URI, and holds files under names below it. fsspec's excepti
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from aimlite.storage.blobs import PIECE_BYTES
-from aimlite.storage.files import sync_directory
+from aimlite.storage.loading import load
+from aimlite.storage.runs import check_hash
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -53,53 +56,96 @@ def check_uri(uri: object) -> str:
 
 
 def open_place(uri: str, folder: str) -> Place:
-    """The place of a folder below a URI. Raises as `check_uri`, and OSError when it cannot be reached."""
+    """The place of a folder below a URI, called by the hash of a run. Raises as `check_uri`, ValueError where it is no such hash, and
+    OSError when it cannot be reached."""
     base = check_uri(uri)
+    check_hash(folder)
     if base.lower().startswith("file://"):
-        return Directory(Path(base[len("file://") :].removeprefix("localhost"), folder))
+        return Directory(Path(base[len("file://") :].removeprefix("localhost")), folder)
     return Remote(base, folder)
 
 
 class Directory:
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    """A folder of a directory. What lies in it is reached without following symlinks, and only regular files are read and removed."""
+
+    def __init__(self, base: Path, folder: str) -> None:
+        self._base = base
+        self._folder = folder
 
     def put(self, source: Path, name: str) -> None:
-        path = self._root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{os.urandom(8).hex()}.part")
-        try:
-            with open(source, "rb") as file, open(part, "xb") as copy:
-                while piece := file.read(PIECE_BYTES):
-                    copy.write(piece)
-                copy.flush()
-                os.fsync(copy.fileno())
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        sync_directory(path.parent)
+        with self._above(name, make=True) as (above, last):
+            part = f".{os.urandom(8).hex()}.part"
+            try:
+                fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=above)
+                with open(source, "rb") as file, os.fdopen(fd, "wb") as copy:
+                    while piece := file.read(PIECE_BYTES):
+                        copy.write(piece)
+                    copy.flush()
+                    os.fsync(copy.fileno())
+                os.replace(part, last, src_dir_fd=above, dst_dir_fd=above)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(part, dir_fd=above)
+                raise
+            os.fsync(above)
 
     def get(self, name: str, target: BinaryIO) -> None:
-        with open(self._root / name, "rb") as file:
-            while piece := file.read(PIECE_BYTES):
-                target.write(piece)
+        with self._above(name) as (above, last):
+            self._size(name, last, above)
+            fd = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=above)
+            with os.fdopen(fd, "rb") as file:
+                while piece := file.read(PIECE_BYTES):
+                    target.write(piece)
 
     def size(self, name: str) -> int:
-        return (self._root / name).stat().st_size
+        with self._above(name) as (above, last):
+            return self._size(name, last, above)
 
     def remove(self, name: str) -> None:
-        path = self._root / name
-        path.unlink()
+        with self._above(name) as (above, last):
+            self._size(name, last, above)
+            os.unlink(last, dir_fd=above)
         with contextlib.suppress(OSError):  # something else is in it
-            for folder in path.relative_to(self._root).parents:
-                (self._root / folder).rmdir()
+            for folder in Path(name).parents:
+                (self._base / self._folder / folder).rmdir()
+
+    def _size(self, name: str, last: str, above: int) -> int:
+        found = os.stat(last, dir_fd=above, follow_symlinks=False)
+        if not stat.S_ISREG(found.st_mode):
+            raise PermissionError(errno.EPERM, "this is no regular file, so it is left alone", str(self._base / self._folder / name))
+        return found.st_size
+
+    @contextlib.contextmanager
+    def _above(self, name: str, make: bool = False) -> Iterator[tuple[int, str]]:
+        """A descriptor of the directory that holds the file of a name, and what the file is called there."""
+        *folders, last = (self._folder, *name.split("/"))
+        if make:
+            self._base.mkdir(parents=True, exist_ok=True)
+        at, fd = self._base, os.open(self._base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for folder in folders:
+                at = at / folder
+                if make:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(folder, dir_fd=fd)
+                try:
+                    below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+                except OSError as error:
+                    if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                        raise
+                    raise NotADirectoryError(errno.ENOTDIR, "this is no directory; symlinks are not followed", str(at)) from None
+                os.close(fd)
+                fd = below
+            yield fd, last
+        finally:
+            os.close(fd)
 
 
 class Remote:
     """What fsspec reaches. Credentials and endpoints are its own: its config files and the environment."""
 
     def __init__(self, uri: str, folder: str) -> None:
+        load("fsspec.core")
         from fsspec.core import url_to_fs
 
         with _translated(uri):
@@ -129,6 +175,7 @@ class Remote:
 
 def _file_system_class(scheme: str) -> Any:
     try:
+        load("fsspec")
         from fsspec import get_filesystem_class
     except ImportError:
         raise ImportError(f"artifacts at {scheme}:// need fsspec: pip install 'aimlite-store[artifacts]'") from None

@@ -21,6 +21,7 @@ from pathlib import Path
 from aimlite.artifacts.places import Place, open_place
 from aimlite.storage.blobs import PIECE_BYTES
 from aimlite.storage.files import sync_directory
+from aimlite.storage.runs import check_hash
 
 THREADS = 4
 ATTEMPTS = 5
@@ -42,6 +43,7 @@ class Stage:
     """The copies of one run that wait to be uploaded."""
 
     def __init__(self, uploads: Path, run_hash: str) -> None:
+        check_hash(run_hash)
         self.root = uploads / run_hash
         self.run_hash = run_hash
 
@@ -163,14 +165,16 @@ class Uploader:
             self._waiting[item.name] = item
             self._failed.pop(item.name, None)
             if self._threads < THREADS and self._threads < len(self._waiting) + len(self._active):
-                threading.Thread(target=self._work, name="aimlite-upload", daemon=True).start()
-                self._threads += 1
+                with contextlib.suppress(RuntimeError):  # no thread is to be had: whoever waits uploads
+                    threading.Thread(target=self._work, name="aimlite-upload", daemon=True).start()
+                    self._threads += 1
+            self._changed.notify_all()
 
     def wait(self) -> list[tuple[Upload, Exception]]:
         """Until nothing is under way; what failed since the last call."""
         with self._changed:
             while self._waiting or self._active:
-                self._changed.wait()
+                self._wait()
             failed, self._failed = list(self._failed.values()), {}
         return failed
 
@@ -178,9 +182,21 @@ class Uploader:
         """Until the artifact of a name is not under way; why it failed, if it did."""
         with self._changed:
             while name in self._waiting or name in self._active:
-                self._changed.wait()
+                self._wait()
             failed = self._failed.pop(name, None)
         return None if failed is None else failed[1]
+
+    def _wait(self) -> None:
+        """Until something changed; uploads in this thread when no other one does. Called with the lock held."""
+        if self._threads:
+            self._changed.wait()
+            return
+        self._threads += 1
+        self._changed.release()
+        try:
+            self._work()
+        finally:
+            self._changed.acquire()
 
     def close(self) -> None:
         """Lets others take up what failed."""
@@ -191,19 +207,22 @@ class Uploader:
     def _work(self) -> None:
         places: dict[str, Place] = {}
         while (item := self._next()) is not None:
-            error: Exception | None = None
+            error: BaseException | None = None
             try:
                 if item.uri not in places:
                     places[item.uri] = open_place(item.uri, self._stage.run_hash)
                 upload(places[item.uri], self._stage, item)
                 self._done(item)
-            except Exception as caught:  # kept for whoever waits
+            except BaseException as caught:  # kept for whoever waits
                 error = caught
             with self._changed:
                 del self._active[item.name]
-                if error is not None and item.name not in self._waiting:
+                if isinstance(error, Exception) and item.name not in self._waiting:
                     self._failed[item.name] = (item, error)
                 self._changed.notify_all()
+                if error is not None and not isinstance(error, Exception):  # Ctrl-C, in the thread of who waits
+                    self._threads -= 1
+                    raise error
 
     def _next(self) -> Upload | None:
         """What is to be uploaded now; None, and the thread counts as ended, when nothing is. Two of one name are never under way at

@@ -1,23 +1,17 @@
 """What a run records by itself: the environment it ran in (`environment`), how busy the machine was (`sampling`), what was printed
 (`terminal`).
 
-Nothing here knows a Run: it is given functions to write with. Threads of this package import modules with `importing` held, which a fork
-waits for: a module whose import was cut in half by a fork could never be imported in the child.
+Nothing here knows a Run: it is given functions to write with.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
 
 SYSTEM_METRICS = "__system__"  # what the names of these metrics begin with
 SYSTEM_PARAMS = "__system_params"
 
-importing = threading.Lock()
 LIMIT_S = 20  # how long collecting the environment may take, and so how long the end of a run may wait for it
-
-os.register_at_fork(before=importing.acquire, after_in_parent=importing.release, after_in_child=importing.release)
 
 
 def log(level: str, message: str, *values: object) -> None:

@@ -14,8 +14,9 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from aimlite.capture import importing, log
+from aimlite.capture import log
 from aimlite.errors import RunClosedError
+from aimlite.storage.loading import load
 
 if TYPE_CHECKING:
     from aimlite.capture.usage import Machine, Reading
@@ -177,8 +178,8 @@ class _Sampler(threading.Thread):
 
 
 def _open_machine() -> Machine:
-    with importing:
-        from aimlite.capture.usage import Machine
+    load("aimlite.capture.usage")
+    from aimlite.capture.usage import Machine
 
     return Machine(complain)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import atexit
 import codecs
 import contextlib
+import errno
 import fcntl
 import os
 import sys
@@ -183,7 +184,11 @@ class _Capture:
         for stream, _ in _streams():
             self._buffer_lines(stream)
         self._thread = threading.Thread(target=self._run, name="aimlite-terminal", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._restore()
+            raise OSError(errno.EAGAIN, str(error)) from None
 
     def _redirect(self, group: list[int]) -> None:
         terminal = os.isatty(group[0])

@@ -48,8 +48,9 @@ def restore_code(prefix: str, destination: str, overwrite: bool, as_json: bool) 
 @hash_argument
 @click.argument("action", metavar="[download NAME DEST]", nargs=-1)
 @click.option("--overwrite", is_flag=True, help="Replace a file that is in the way.")
+@click.option("--trust-uri", metavar="URI", help="Download from this URI, which somebody else named.")
 @json_option
-def artifacts(prefix: str, action: Sequence[str], overwrite: bool, as_json: bool) -> None:
+def artifacts(prefix: str, action: Sequence[str], overwrite: bool, trust_uri: str | None, as_json: bool) -> None:
     """List the artifacts of a run, or download one below the directory DEST.
 
     HASH is the hash of a run, or as much of its beginning as no other has.
@@ -66,7 +67,7 @@ def artifacts(prefix: str, action: Sequence[str], overwrite: bool, as_json: bool
             raise NotFound(f"run {run.hash} has no artifact {action[1]!r}; 'aimlite artifacts {run.hash}' lists them")
         try:
             with status(f"downloading {clean(action[1])}"):
-                path = held[action[1]].download(action[2], overwrite=overwrite)
+                path = held[action[1]].download(action[2], overwrite=overwrite, trust_uri=trust_uri)
         except CorruptionError:
             raise
         except (FileExistsError, ImportError, ValueError) as error:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from aimlite.errors import ReadOnlyError, RunClosedError
 from aimlite.fluent.values import MAX_STEP, as_number, as_step
 from aimlite.sdk.run import Run
+from aimlite.storage.loading import load
 from aimlite.storage.writer import warn
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def while_open(instead: Callable[[], Any] = lambda: None) -> Callable[[Call], Ca
 
 
 def _null_handler() -> Any:
+    load("logging")
     import logging
 
     return logging.NullHandler()
@@ -114,6 +116,7 @@ class FluentRun(Run):
         """A directory for files of this run that nothing else looks at, in the repo; made when it is asked for. It goes when the run is
         deleted for good."""
         if self._recorder is None and self.repo is None:  # it could not be opened, in safe mode
+            load("tempfile")
             import tempfile
 
             return Path(tempfile.mkdtemp(prefix="aimlite-run-"))
@@ -213,6 +216,7 @@ class FluentRun(Run):
         if self._closed:
             self._tell_ignored("log_image")
             return ""
+        load("aimlite.objects.image")
         from aimlite.objects.image import Image
 
         name = key if isinstance(key, str) else str(key)
@@ -313,6 +317,7 @@ class FluentRun(Run):
         if self._closed:
             self._tell_ignored("log_config")
             return
+        load("aimlite.sdk.archives")
         from aimlite.sdk.archives import archive_config_files
 
         parts: list[tuple[tuple[str | int, ...], Any]] = []
@@ -346,10 +351,12 @@ class FluentRun(Run):
 
     finalize = close
 
-    def _end(self, status: str, error: BaseException | None = None) -> None:
-        super()._end(status, error)
-        if _active is self:
-            set_active(None)
+    def _end(self, status: str, error: BaseException | None = None, is_raising: bool = False) -> None:
+        try:
+            super()._end(status, error, is_raising)
+        finally:
+            if _active is self:
+                set_active(None)
 
     def __enter__(self) -> FluentRun:
         return self
@@ -369,6 +376,7 @@ class FluentRun(Run):
 
 def _is_object(value: Any) -> bool:
     """Whether it is something else than a number that can be tracked."""
+    load("aimlite.objects.tracked")
     from aimlite.objects.tracked import TrackedObject
 
     return isinstance(value, TrackedObject) or (isinstance(value, list) and bool(value) and isinstance(value[0], TrackedObject))
@@ -398,6 +406,7 @@ def _arguments(args: Any) -> Any:
         return args
     if isinstance(args, str | bytes | int | float):
         raise TypeError(f"log_config(args=…) takes a Namespace, a dict, or an object with attributes, not {args!r:.100}")
+    load("aimlite.sdk.params")
     from aimlite.sdk.params import plain
 
     try:

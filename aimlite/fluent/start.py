@@ -11,6 +11,7 @@ from aimlite.fluent.enabling import is_enabled
 from aimlite.fluent.run import FluentRun, set_active
 from aimlite.sdk.properties import text
 from aimlite.sdk.safe import complain, is_safe_mode
+from aimlite.storage.loading import load
 from aimlite.storage.runs import check_hash
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def init(
     except Exception as error:
         if not is_safe_mode():
             raise
+        load("aimlite.fluent.disabled")
         from aimlite.fluent.disabled import NoOpRun
 
         complain("init()", error)
@@ -108,6 +110,7 @@ def _init(
         text("alias", alias)
     root = _workspace(workspace_root)
     if not is_enabled():
+        load("aimlite.fluent.disabled")
         from aimlite.fluent.disabled import NoOpRun
 
         set_active(None)
@@ -118,7 +121,7 @@ def _init(
         try:
             run.log_code(root, force=force_snapshot)
         except BaseException as error:
-            run._end("failed", error)
+            run._end("failed", error, is_raising=True)
             raise
     return run
 
@@ -171,6 +174,7 @@ def _workspace(root: str | os.PathLike[str] | None) -> Path:
         if not isinstance(root, str | os.PathLike):
             raise TypeError(f"workspace_root is a path, not {type(root).__name__} {root!r:.100}")
         return Path(os.path.abspath(os.path.expanduser(os.fspath(root))))
+    load("aimlite.archive.rules")
     from aimlite.archive.rules import git_root
 
     return Path(git_root(os.getcwd()) or os.getcwd())

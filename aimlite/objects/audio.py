@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from aimlite.errors import CorruptionError
 from aimlite.objects import sound
-from aimlite.objects.given import as_array, content, is_array, is_tensor
+from aimlite.objects.given import as_array, content, demand_items, is_array, is_tensor
 from aimlite.objects.pictures import looks_like
 from aimlite.objects.tracked import Captioned, checked_caption, missing
+from aimlite.storage.loading import load
 from aimlite.storage.media import finish, is_finished
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ FORMATS = ("wav", "flac", "mp3")
 ACCEPTED = "samples [n] or [n, channels] (a torch tensor: [channels, n]) of uint8, int16, int32, float32 or float64"
 DEFAULT_RATE = 22_500
 _MAX_CHANNELS = 32
+MAX_SAMPLES = 1 << 29  # of all channels; wav tells its bytes in 32 bits
 _FLAC_CHANNELS, _FLAC_RATE = 8, 655_350
 
 
@@ -49,6 +51,7 @@ class Audio(Captioned):
         if given is not None:
             self._take_file(*given, form, text, rate)
         elif is_array(data):
+            demand_items(data, MAX_SAMPLES, "audio")
             self._take_samples(_samples(as_array(data), is_tensor(data)), form or "wav", text, rate or DEFAULT_RATE)
         else:
             raise TypeError(f"audio is a path, bytes, or {ACCEPTED}; not {type(data).__module__}.{type(data).__qualname__}")
@@ -157,6 +160,7 @@ def _checked_format(form: str | None) -> str:
 
 def _samples(array: NDArray[Any], channels_first: bool) -> NDArray[Any]:
     """[n] or [n, channels]."""
+    load("numpy")
     import numpy as np
 
     got = f"an array of shape {array.shape} and {array.dtype}"
@@ -177,6 +181,7 @@ def _samples(array: NDArray[Any], channels_first: bool) -> NDArray[Any]:
 
 def _for_flac(samples: NDArray[Any]) -> NDArray[Any]:
     """uint8, int16, or int32 whose lower 8 bits are 0. Raises ValueError."""
+    load("numpy")
     import numpy as np
 
     if samples.dtype.kind == "f":
@@ -192,6 +197,7 @@ def _for_flac(samples: NDArray[Any]) -> NDArray[Any]:
 
 def _as_given(samples: NDArray[Any], dtype: str) -> NDArray[Any]:
     """What flac kept as the dtype that was given."""
+    load("numpy")
     import numpy as np
 
     if dtype not in sound.DTYPES:
@@ -218,6 +224,7 @@ def _decoded(payload: bytes, form: str) -> NDArray[Any]:
 
 def _soundfile(what: str) -> Any:
     try:
+        load("soundfile")
         import soundfile
     except (ImportError, OSError) as error:  # OSError: its C library is not there
         raise missing("soundfile", what) from error

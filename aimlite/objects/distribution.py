@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aimlite.errors import CorruptionError
-from aimlite.objects.given import as_array, is_array, is_tensor
+from aimlite.objects.given import as_array, demand_items, is_array, is_tensor, listed
 from aimlite.objects.tracked import TrackedObject
+from aimlite.storage.loading import load
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 MAX_BINS = 512
+MAX_SAMPLES = 1 << 31
 _PIECE = 1 << 18  # samples looked at in one go: no copy of all of them is ever made
 _DTYPES = ("<u1", "<u2", "<u4", "<i8", "<f8")  # of weights, as stored
 
@@ -54,6 +56,7 @@ class Distribution(TrackedObject):
         return cls(hist=hist, bin_range=bin_range)
 
     def _set_histogram(self, weights: NDArray[Any], low: float, high: float, left_out: int) -> None:
+        load("numpy")
         import numpy as np
 
         dtype = "<f8"
@@ -82,6 +85,7 @@ class Distribution(TrackedObject):
     @property
     def weights(self) -> NDArray[Any]:
         """int64[bin_count] of samples, how many are in each bin; of a histogram as it was given, int64 or float64."""
+        load("numpy")
         import numpy as np
 
         dtype, payload = self._header["dtype"], self._bytes()
@@ -117,6 +121,7 @@ class Distribution(TrackedObject):
 
 def histogram(samples: Any, bins: int) -> tuple[NDArray[np.int64], float, float, int]:
     """(weights, low, high, how many samples are not finite). Never copies more than a piece of the samples. Raises TypeError."""
+    load("numpy")
     import numpy as np
 
     low, high, left_out = math.inf, -math.inf, 0
@@ -139,6 +144,7 @@ def histogram(samples: Any, bins: int) -> tuple[NDArray[np.int64], float, float,
 
 
 def _finite(piece: NDArray[np.float64]) -> NDArray[np.float64]:
+    load("numpy")
     import numpy as np
 
     if math.isfinite(piece.min()) and math.isfinite(piece.max()):  # NaN spreads to both: a third of what looking at each takes
@@ -161,6 +167,7 @@ _GREATEST = 1.7976931348623157e308
 
 def edges(low: float, high: float, bins: int) -> NDArray[np.float64]:
     """float64[bins + 1], ascending, from low to high; also where high - low is beyond float64."""
+    load("numpy")
     import numpy as np
 
     if not math.isinf(high - low):
@@ -173,8 +180,10 @@ def edges(low: float, high: float, bins: int) -> NDArray[np.float64]:
 
 def _flat(samples: Any) -> Any:
     """The samples in one dimension, on the device where they are, and not copied where they lie in a row."""
+    load("numpy")
     import numpy as np
 
+    demand_items(samples, MAX_SAMPLES, "a distribution")
     if is_tensor(samples):
         flat = samples.detach().reshape(-1)
         if "complex" in str(getattr(flat, "dtype", "")):
@@ -182,13 +191,14 @@ def _flat(samples: Any) -> Any:
         return flat
     if isinstance(samples, str | bytes) or not (is_array(samples) or hasattr(samples, "__iter__")):
         raise TypeError(f"samples are an array, a tensor or a sequence of numbers, not {type(samples).__name__} {samples!r:.100}")
-    array = as_array(samples) if is_array(samples) else np.asarray(list(samples))
+    array = as_array(samples) if is_array(samples) else np.asarray(listed(samples, "samples"))
     if array.dtype.kind not in "fiub" and array.size:
         raise TypeError(f"samples are real numbers, not {array.dtype}")
-    return array.reshape(-1)
+    return array.reshape(-1) if array.flags.c_contiguous else array.flat
 
 
 def _pieces(flat: Any) -> Iterator[NDArray[np.float64]]:
+    load("numpy")
     import numpy as np
 
     for begin in range(0, len(flat), _PIECE):
@@ -204,6 +214,7 @@ def _checked_bins(bins: int) -> int:
 
 
 def _given_histogram(hist: Any, bin_range: Any) -> tuple[NDArray[Any], float, float]:
+    load("numpy")
     import numpy as np
 
     weights = as_array(hist) if is_array(hist) else np.asarray(hist)

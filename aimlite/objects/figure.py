@@ -12,6 +12,7 @@ from aimlite.errors import CorruptionError
 from aimlite.objects.given import is_matplotlib
 from aimlite.objects.svg import inert
 from aimlite.objects.tracked import TrackedObject
+from aimlite.storage.loading import load
 
 
 class Figure(TrackedObject):
@@ -82,6 +83,7 @@ class Figure(TrackedObject):
         if part is None:
             raise ValueError(f"this matplotlib figure is kept as png and svg only: {self._header.get('unconverted', 'not converted')}")
         try:
+            load("plotly.graph_objects")
             from plotly import graph_objects
         except ImportError as error:
             raise ImportError("to_plotly_figure() needs plotly: pip install plotly") from error
@@ -165,6 +167,7 @@ def _loaded(text: bytes) -> dict[str, Any]:
 def _converted(figure: Any) -> bytes:
     """A matplotlib figure as Plotly's JSON. Raises ValueError where Plotly is not installed, or cannot."""
     try:
+        load("plotly.tools")
         from plotly import tools
     except ImportError:
         raise ValueError("Plotly was not installed where it was tracked") from None

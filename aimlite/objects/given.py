@@ -3,13 +3,23 @@ the library is."""
 
 from __future__ import annotations
 
+import math
 import os
+import stat
 import sys
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aimlite.storage.loading import load
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+MAX_FILE_BYTES = 1 << 30
+MAX_ITERATED = 10_000_000  # items of what tells no length beforehand
+_PIECE = 1 << 20
 
 
 def is_of(value: object, module: str, *names: str) -> bool:
@@ -35,6 +45,7 @@ def is_array(value: object) -> bool:
 def as_array(value: Any) -> NDArray[Any]:
     """A numpy array of an array or a tensor of torch, TensorFlow or JAX, on whatever device; bfloat16, which numpy has not, becomes
     float32. No copy where there need be none."""
+    load("numpy")
     import numpy as np
 
     if is_tensor(value):
@@ -45,19 +56,59 @@ def as_array(value: Any) -> NDArray[Any]:
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
+def demand_items(value: Any, most: int, what: str) -> None:
+    """Raises ValueError where an array or tensor says that it has more items than `most`: what it repeats without holding it would be
+    copied out."""
+    shape = getattr(value, "shape", ())
+    if isinstance(shape, tuple) and all(isinstance(n, int) for n in shape) and math.prod(shape) > most:
+        raise ValueError(f"{what} has at most {most:,} items; this array of shape {tuple(shape)} has {math.prod(shape):,}")
+
+
+def listed(values: Iterable[Any], what: str, most: int = MAX_ITERATED) -> list[Any]:
+    """All that an iterable gives. Raises ValueError where it gives more than `most`."""
+    found = list(islice(values, most + 1))
+    if len(found) > most:
+        raise ValueError(f"{what} came from an iterable that gives more than {most:,} items: give an array")
+    return found
+
+
 def content(value: Any, what: str) -> tuple[bytes, str] | None:
-    """(bytes, what they are for people) of a path, bytes or a binary file; None for anything else. Raises OSError, TypeError."""
+    """(bytes, what they are for people) of a path, bytes or a binary file; None for anything else. Raises OSError, TypeError, ValueError
+    (no regular file, or a larger one than MAX_FILE_BYTES)."""
     if isinstance(value, str | os.PathLike):
         path = Path(value).expanduser()
-        return path.read_bytes(), f"the file {path}"
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a fifo would be waited for
+            raise ValueError(f"{what} takes a regular file, and {path} is none")
+        with open(path, "rb") as file:
+            return _limited(file, what, f"the file {path}"), f"the file {path}"
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value), f"the {len(value)} bytes"
     if hasattr(value, "getvalue") and hasattr(value, "read"):
         value = value.getvalue()
     elif hasattr(value, "read") and not is_array(value):
-        value = value.read()
+        value = _limited(value, what, "the file")
     else:
         return None
     if not isinstance(value, bytes):
         raise TypeError(f"{what} takes a file opened in binary mode, not one of text")
     return value, f"the {len(value)} bytes of the file"
+
+
+def _limited(file: Any, what: str, told: str) -> Any:
+    """What is left in a file. Raises ValueError where that is too much."""
+    try:
+        found = os.fstat(file.fileno())
+    except (AttributeError, OSError, ValueError):  # it has no descriptor
+        found = None
+    if found is not None and (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
+        raise ValueError(f"{what} takes a regular file, and {told} is a device")
+    if found is not None and found.st_size > MAX_FILE_BYTES:
+        raise ValueError(f"{what} takes files of at most {MAX_FILE_BYTES:,} bytes; {told} has {found.st_size:,}")
+    pieces, size = [], 0
+    while piece := file.read(_PIECE):
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_FILE_BYTES:
+            raise ValueError(f"{what} takes files of at most {MAX_FILE_BYTES:,} bytes; {told} has more")
+    return type(pieces[0])().join(pieces) if pieces else b""

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from aimlite.errors import CorruptionError
 from aimlite.objects import pixels
-from aimlite.objects.given import as_array, content, is_array, is_matplotlib, is_of, is_tensor
+from aimlite.objects.given import as_array, content, demand_items, is_array, is_matplotlib, is_of, is_tensor, listed
 from aimlite.objects.pictures import MAX_PIXELS, Picture, looks_like, sniff
-from aimlite.objects.tracked import Captioned, checked_caption, missing
+from aimlite.objects.tracked import MAX_LIST, Captioned, checked_caption, missing
 from aimlite.storage import png16
-from aimlite.storage.media import DEEP_COLOURS, PIXEL_BITS, finish, is_finished
+from aimlite.storage.loading import load
+from aimlite.storage.media import DEEP_COLOURS, PILLOW, PIXEL_BITS, finish, is_finished
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,6 +69,7 @@ class Image(Captioned):
             image.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})
             self._take_file(buffer.getvalue(), "the matplotlib figure", wanted)
         elif is_array(image):
+            demand_items(image, 4 * MAX_PIXELS, "an image")
             self._take_pixels(pixels.from_array(as_array(image), is_tensor(image)), wanted)
         elif (given := content(image, "Image")) is not None:
             self._take_file(*given, wanted)
@@ -239,7 +241,7 @@ def convert_to_image_list(images: Any, labels: Iterable[Any] | None = None, **op
     """
     if is_array(images) and len(images.shape) not in (3, 4):
         raise ValueError(f"a batch of images is NHW, NHWC or NCHW, not an array of shape {tuple(images.shape)}")
-    batch = list(images)
+    batch = list(images) if is_array(images) else listed(images, "a batch of images", MAX_LIST)
     if labels is None:
         return [Image(image, **options) for image in batch]
     captions = [_label(label) for label in labels]
@@ -272,6 +274,7 @@ def _check_size(width: int, height: int) -> None:
 
 def _pillow(what: str) -> Any:
     try:
+        load(*PILLOW)
         from PIL import Image as library
     except ImportError as error:
         raise missing("Pillow", what) from error
@@ -296,6 +299,7 @@ def _decoded(data: bytes, what: str, found: Picture | None) -> pillow.Image:
 
 def _pillow_pixels(image: pillow.Image) -> pixels.Pixels:
     """Its pixels in a layout that keeps their values. Raises ValueError."""
+    load("numpy")
     import numpy as np
 
     mode = image.mode

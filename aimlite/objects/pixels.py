@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aimlite.objects.pictures import MAX_PIXELS
+from aimlite.storage.loading import load
 from aimlite.storage.media import DEEP_COLOURS, PIXEL_BITS, pixel_bytes
 
 if TYPE_CHECKING:
@@ -26,10 +28,13 @@ class Pixels(NamedTuple):
 
 def from_array(array: NDArray[Any], channels_first: bool) -> Pixels:
     """channels_first: which axis the channels are on where the shape leaves both possible. Raises TypeError, ValueError."""
+    load("numpy")
     import numpy as np
 
     image = _rows_and_columns(array, channels_first)
     height, width = image.shape[:2]
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"an image has at most {MAX_PIXELS:,} pixels; this has {width:,} × {height:,}")
     channels = 1 if image.ndim == 2 else image.shape[2]
     if image.dtype == bool and image.ndim == 2:
         return Pixels("1", width, height, np.packbits(image, axis=1).tobytes())
@@ -59,6 +64,7 @@ def _told(array: NDArray[Any]) -> str:
 
 def _bytes(image: NDArray[Any]) -> NDArray[Any]:
     """uint8 of the same shape. Raises ValueError for floats out of range."""
+    load("numpy")
     import numpy as np
 
     if image.dtype == np.uint8:
@@ -79,6 +85,7 @@ def _bytes(image: NDArray[Any]) -> NDArray[Any]:
 def to_array(pixels: Pixels) -> NDArray[Any]:
     """bool[height, width] of the layout `1`; uint8 or uint16, [height, width] or [height, width, channels] of the others; its own
     memory."""
+    load("numpy")
     import numpy as np
 
     layout, width, height, data = pixels

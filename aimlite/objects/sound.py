@@ -8,6 +8,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
+from aimlite.storage.loading import load
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -50,6 +52,7 @@ def sniff(data: bytes) -> Sound | None:
 
 def encode_wav(samples: NDArray[np.generic], rate: int) -> bytes:
     """samples: [n] or [n, channels], of a dtype in DTYPES. Raises ValueError for more than a wav file holds."""
+    load("numpy")
     import numpy as np
 
     channels = 1 if samples.ndim == 1 else samples.shape[1]
@@ -71,6 +74,7 @@ def encode_wav(samples: NDArray[np.generic], rate: int) -> bytes:
 def decode_wav(data: bytes) -> NDArray[np.generic] | None:
     """[n] of one channel, else [n, channels]: uint8, int16, int32 (of 24 bits: in the upper ones), float32 or float64; None for another
     coding. Raises ValueError."""
+    load("numpy")
     import numpy as np
 
     wave = wave_of(data)

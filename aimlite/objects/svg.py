@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from aimlite.storage.loading import load
+
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _DRAWING = frozenset(
@@ -20,6 +22,7 @@ _OUTSIDE = re.compile(r"url\(\s*['\"]?(?!#)|@import|expression\(|javascript:|\\"
 def inert(svg: bytes) -> bytes:
     """The SVG without scripts, event handlers, links, animations, foreign elements, and without references to anything but its own parts
     and pictures inside of it. Raises ValueError for what is no SVG."""
+    load("xml.etree.ElementTree")
     from xml.etree import ElementTree
 
     if b"<!ENTITY" in svg:

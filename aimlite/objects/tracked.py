@@ -9,6 +9,8 @@ from typing import Any, ClassVar, TypeVar
 from aimlite.errors import CorruptionError
 from aimlite.storage.media import Item
 
+MAX_LIST = 100_000  # objects of one step
+
 _Tracked = TypeVar("_Tracked", bound="TrackedObject")
 
 

@@ -57,6 +57,8 @@ from aimlite.query.nodes import (
     Slice,
     Unary,
 )
+from aimlite.query.patterns import refusal
+from aimlite.storage.loading import load
 
 Path = tuple[str | int, ...]
 FAILURES = (ArithmeticError, TypeError, ValueError, LookupError, AttributeError, RecursionError)
@@ -756,9 +758,12 @@ def _searching(name: str, arguments: list[Evaluate]) -> Evaluate:
 
 @lru_cache(256)
 def _pattern(text: str) -> Any:
+    load("regex")
     import regex  # its searches take a timeout; those of `re` may run for years
 
     bounded(len(text), "characters of a pattern", MAX_PATTERN)
+    if (refused := refusal(text)) is not None:
+        raise QueryLimitError(f"{refused}: {text!r:.100}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sets that another version may read otherwise

@@ -50,6 +50,7 @@ from aimlite.query.nodes import (
     Slice,
     Unary,
 )
+from aimlite.query.patterns import refusal
 
 MAX_TEXT = 1 << 16
 MAX_TOKENS = 10_000
@@ -519,6 +520,10 @@ class _Checker:
             missing = f"{module}.{node.name} is a function: call it" if node.name in MODULES[module].functions else ""
             raise self._error(missing or f"{module} has no {node.name!r}{_suggestion(node.name, known)}", node)
 
+    def _check_pattern(self, node: Node) -> None:
+        if isinstance(node, Const) and isinstance(node.value, str) and (refused := refusal(node.value)) is not None:
+            raise self._error(refused, node)
+
     def _check_call(self, node: Call, names: frozenset[str], depth: int) -> None:
         function = node.function
         if isinstance(function, Name):
@@ -532,6 +537,8 @@ class _Checker:
                 functions = MODULES[function.of.id].functions
                 if function.name not in functions:
                     raise self._error(f"{function.of.id} has no {function.name!r}{_suggestion(function.name, functions)}", function)
+                if function.of.id == "re" and node.arguments:
+                    self._check_pattern(node.arguments[0])
             else:
                 self._check(function.of, names, depth + 1)
                 if function.name not in METHODS:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from aimlite.storage.loading import load
 from aimlite.storage.params import Blobs
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class RunArchives:
 
 def snapshot_code(run: Run, workspace_root: str | os.PathLike[str] | None = None, force: bool = False) -> None:
     """What `Run.log_code` does."""
+    load("aimlite.archive.listing", "aimlite.archive.rules")
     from aimlite.archive.listing import NO_LIMITS, Limits
     from aimlite.archive.rules import ALL_IGNORE_FILES, git_root
 
@@ -129,6 +131,7 @@ def archive_dataset(
     max_archive_files: int = MAX_ARCHIVE_FILES,
 ) -> None:
     """What `Run.log_dataset` does."""
+    load("aimlite.archive.listing")
     from aimlite.archive.listing import Limits
 
     run._writable()
@@ -148,6 +151,7 @@ def archive_pretrained(
     force_save: bool = False,
 ) -> None:
     """What `Run.log_pretrained` does."""
+    load("aimlite.archive.listing")
     from aimlite.archive.listing import Limits
 
     run._writable()
@@ -175,6 +179,7 @@ def archive_config_files(run: Run, config_files: str | os.PathLike[str] | Iterab
 
 
 def _config_entry(path: str) -> dict[str, Any]:
+    load("hashlib", "aimlite.archive.rules")
     import hashlib
 
     from aimlite.archive.rules import is_secret
@@ -234,6 +239,7 @@ def _record_source(
             _warn(f"{what} is recorded without files: nothing is at {given}")
         run._set_params([(path, entry)])
         return
+    load("aimlite.archive.listing", "aimlite.archive.rules")
     from aimlite.archive.listing import NO_LIMITS
     from aimlite.archive.rules import OWN_IGNORE_FILES
 
@@ -254,6 +260,7 @@ def _local_path(given: str) -> str | None:
 
 def _measured(run: Run, local: str, limits: Limits) -> dict[str, Any]:
     """What is told of files that are not archived; nothing of more than could be."""
+    load("aimlite.archive.listing", "aimlite.archive.rules")
     from aimlite.archive.listing import LimitExceeded, Limits, list_path
     from aimlite.archive.rules import OWN_IGNORE_FILES
 
@@ -267,6 +274,7 @@ def _measured(run: Run, local: str, limits: Limits) -> dict[str, Any]:
 
 
 def _listed(run: Run, path: str, ignore_files: tuple[str, ...], limits: Limits, advice: str) -> Listing:
+    load("aimlite.archive.listing")
     from aimlite.archive.listing import LimitExceeded, list_path
 
     try:
@@ -277,6 +285,7 @@ def _listed(run: Run, path: str, ignore_files: tuple[str, ...], limits: Limits, 
 
 def _save(run: Run, path: tuple[str, ...], entry: dict[str, Any], listing: Listing, what: str, tell_secrets: bool) -> None:
     """Archives what was listed and records it."""
+    load("aimlite.archive.listing", "aimlite.archive.store")
     from aimlite.archive.listing import SECRET
     from aimlite.archive.store import store
 
@@ -301,6 +310,7 @@ def blob_leaves(digests: tuple[bytes, ...]) -> dict[int, Blobs]:
 def keep_blobs(run: Run, record: Callable[[], tuple[T, tuple[bytes, ...]]]) -> T:
     """Calls what stores blobs, then names them in a record, and returns (result, their SHA-256), until they are there afterwards: a
     deletion that was under way may have taken one that nobody named yet, and now sees that one does."""
+    load("aimlite.archive.store")
     from aimlite.archive.store import are_stored
 
     for _ in range(_TRIES):
@@ -311,6 +321,7 @@ def keep_blobs(run: Run, record: Callable[[], tuple[T, tuple[bytes, ...]]]) -> T
 
 
 def _restore(run: Run, path: tuple[str, ...], what: str, dest: str | os.PathLike[str], overwrite: bool) -> Path:
+    load("aimlite.archive.restore")
     from aimlite.archive.restore import restore
 
     entry = _entries(run, path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import re
 import stat
 import warnings
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from aimlite.errors import ArtifactError, CorruptionError
+from aimlite.storage.loading import load
 from aimlite.storage.params import Blobs
+from aimlite.storage.writer import warn
 
 if TYPE_CHECKING:
     from aimlite.artifacts.uploads import Stage, Upload, Uploader
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 ARTIFACTS = "__artifacts"
 URI = "artifacts_uri"
 _LONGEST_NAME = 1024
+_HASH = re.compile(r"[0-9a-f]{64}")
 _NAMED = 3
 
 _uploading: dict[int, RunArtifacts] = {}  # by id: runs of one hash are equal
@@ -47,18 +51,22 @@ class Artifact:
     _place: str | None = field(repr=False, compare=False)
     _repo: object = field(repr=False, compare=False)
 
-    def download(self, dest_dir: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> str:
+    def download(self, dest_dir: str | os.PathLike[str] | None = None, *, overwrite: bool = False, trust_uri: str | None = None) -> str:
         """Writes the file to `dest_dir` and its name, checked against its hash; returns the path. None: a new temporary directory.
 
-        Where the same file is already, nothing is done. overwrite: replaces another one; FileExistsError without it. Raises CorruptionError
-        when what is there is not what was logged, OSError when it cannot be reached.
+        Where the same file is already, nothing is done. overwrite: replaces another one; FileExistsError without it. trust_uri: the URI
+        that the run's artifacts are below; it must be named once by each user who reads what somebody else's process uploaded.
+        Raises CorruptionError when what is there is not what was logged, ArtifactError when nobody named where it is, OSError when that
+        cannot be reached.
         """
-        import tempfile
-
+        load("aimlite.archive.restore", "aimlite.storage.scratch")
         from aimlite.archive.restore import demand_no_links
+        from aimlite.storage.scratch import temporary_directory
 
         check_name(self.name)  # who wrote it may not have
-        root = Path(os.path.realpath(os.path.expanduser(tempfile.mkdtemp(prefix="aimlite-") if dest_dir is None else os.fspath(dest_dir))))
+        if trust_uri is not None:
+            self._trust(trust_uri)
+        root = Path(os.path.realpath(os.path.expanduser(temporary_directory("aimlite-") if dest_dir is None else os.fspath(dest_dir))))
         above = self.name.split("/")[:-1]
         demand_no_links(root, ["/".join(above[: at + 1]) for at in range(len(above))])
         target = root / self.name
@@ -76,13 +84,24 @@ class Artifact:
             raise
         return str(target)
 
+    def _trust(self, uri: str) -> None:
+        load("aimlite.artifacts.places", "aimlite.artifacts.trust")
+        from aimlite.artifacts.places import check_uri
+        from aimlite.artifacts.trust import trust
+
+        if check_uri(uri) != self._place:
+            raise ValueError(f"artifact {self.name!r} is not below {uri!r:.200} but below {self._place!r:.200}")
+        trust(self._place, self._run.repo.path)
+
     def _is_at(self, target: Path) -> bool:
+        load("aimlite.artifacts.places")
         from aimlite.artifacts.places import hash_file
 
         is_file = target.is_file() and not target.is_symlink()
         return is_file and target.stat().st_size == self.size and hash_file(target)[0] == self.hash
 
     def _fetch(self, part: Path) -> None:
+        load("aimlite.artifacts.places", "aimlite.storage.blobs")
         from aimlite.artifacts.places import hash_file, open_place
         from aimlite.storage.blobs import copy_blob
 
@@ -93,12 +112,14 @@ class Artifact:
             if self.pending:
                 _copy_staged(self._run._stage().path(self.name, self.hash), file)
             else:
+                _demand_trust(self._run, self._place, f"artifact.download(trust_uri={self._place!r:.200})")
                 open_place(self._place, self._run.hash).get(self.name, file)
         if hash_file(part)[0] != self.hash:
             raise CorruptionError(f"artifact {self.name!r} is not what was logged", self.uri)
 
 
 def _copy_staged(path: Path, file: Any) -> None:
+    load("shutil")
     import shutil
 
     try:
@@ -119,19 +140,25 @@ class RunArtifacts:
     def artifacts_uri(self) -> str | None:
         """Where artifacts of this run are uploaded to, its hash included; None: they are kept in the repo."""
         run = cast("Run", self)
-        base = run._properties().get(URI)
+        base = _base(run)
         return None if base is None else f"{base.rstrip('/')}/{run.hash}"
 
     def set_artifacts_uri(self, uri: str | None) -> None:
         """Has artifacts that are logged from now on uploaded below a URI: `file:///directory`, or what fsspec knows (`s3://bucket/path`).
-        None: kept in the repo, as they are without it.
+        None: kept in the repo, as they are without it. That this user named the URI for this repo is remembered beside the user's config:
+        from elsewhere nothing is downloaded or removed.
 
         Raises TypeError, ValueError (no scheme, or one that nobody knows), ImportError (fsspec, or what it needs for the scheme, is not
         installed), ReadOnlyError, OSError.
         """
+        load("aimlite.artifacts.places", "aimlite.artifacts.trust")
         from aimlite.artifacts.places import check_uri
+        from aimlite.artifacts.trust import trust
 
-        cast("Run", self)._set_properties({URI: None if uri is None else check_uri(uri)})
+        run, base = cast("Run", self), None if uri is None else check_uri(uri)
+        run._set_properties({URI: base})
+        if base is not None:
+            trust(base, run.repo.path)
 
     def log_artifact(self, path: str | os.PathLike[str], name: str | None = None, *, block: bool = False) -> None:
         """Keeps a file as it is now, under a name (None: that of the file), in place of what had it.
@@ -149,6 +176,7 @@ class RunArtifacts:
     def log_artifacts(self, path: str | os.PathLike[str], name: str | None = None, *, block: bool = False) -> None:
         """Keeps all files of a directory, each under `name`/its path in there (None: the name of the directory). All are recorded at once;
         otherwise as `log_artifact`. Warns of what cannot be read, and of symlinks that lead out."""
+        load("aimlite.archive.listing")
         from aimlite.archive.listing import list_path
 
         run, source = cast("Run", self), _source(path)
@@ -176,7 +204,7 @@ class RunArtifacts:
         except KeyError:
             return {}
         entries = held.items() if isinstance(held, dict) else ()
-        return {name: _artifact(run, name, entry) for name, entry in entries if _is_entry(entry)}
+        return {name: _artifact(run, name, entry) for name, entry in entries if _is_entry(name, entry)}
 
     # -- how ----
 
@@ -185,15 +213,17 @@ class RunArtifacts:
         run._writable()
         if not isinstance(block, bool):
             raise TypeError(f"block is True or False, not {block!r:.100}")
-        base = run._properties().get(URI)
+        base = _base(run)
         if not files:
             return
         if base is None:
             _keep_in_repo(run, files)
             return
+        _demand_trust(run, base, f"run.set_artifacts_uri({base!r:.200})")
         stage, items = self._stage(), []
         uploader = self._own_uploader()
         entries: list[tuple[tuple[str | int, ...], Any]] = []
+        load("aimlite.artifacts.uploads")
         from aimlite.artifacts.uploads import Upload
 
         for name, source in files:
@@ -210,12 +240,14 @@ class RunArtifacts:
             raise _error(run, failed) from failed[0][1]
 
     def _stage(self) -> Stage:
+        load("aimlite.artifacts.uploads")
         from aimlite.artifacts.uploads import Stage
 
         run = cast("Run", self)
         return Stage(run.repo._layout.uploads, run.hash)
 
     def _own_uploader(self, lock_fd: int | None = None) -> Uploader:
+        load("aimlite.artifacts.uploads")
         from aimlite.artifacts.uploads import Uploader
 
         global _waits_at_exit
@@ -235,11 +267,19 @@ class RunArtifacts:
     def _take_up_uploads(self) -> None:
         """Of a run just resumed: what a process that is gone left to be uploaded."""
         run = cast("Run", self)
-        if run._properties().get(URI) is None or not self._stage().root.is_dir():
+        if _base(run) is None or not self._stage().root.is_dir():
             return
+        load("aimlite.artifacts.trust", "aimlite.artifacts.uploads")
+        from aimlite.artifacts.trust import is_trusted
         from aimlite.artifacts.uploads import Upload
 
         pending = [artifact for artifact in self.artifacts.values() if artifact.pending and artifact._place is not None]
+        unknown = {str(artifact._place) for artifact in pending if not is_trusted(str(artifact._place))}
+        for uri in sorted(unknown):
+            warn(
+                f"run {run.hash} has artifacts to upload to {uri!r:.200}; they wait until you name it: run.set_artifacts_uri({uri!r:.200})"
+            )
+        pending = [artifact for artifact in pending if artifact._place not in unknown]
         lock_fd = self._stage().take() if pending else None
         if lock_fd is None:
             return
@@ -247,11 +287,11 @@ class RunArtifacts:
         for artifact in pending:
             uploader.submit(Upload(artifact.name, artifact.hash, artifact.size, cast("str", artifact._place)))
 
-    def _finish_uploads(self) -> ArtifactError | None:
-        """Waits for what is under way in this process; what is to be raised of it."""
+    def _finish_uploads(self) -> None:
+        """Waits for what is under way in this process. Raises ArtifactError when some of it failed."""
         uploader, self._uploader = self._uploader, None
         if uploader is None or uploader.pid != os.getpid():
-            return None
+            return
         try:
             failed = uploader.wait()
         finally:
@@ -260,14 +300,12 @@ class RunArtifacts:
         stage = self._stage()
         with contextlib.suppress(OSError):  # what is left there is looked at again when the run is resumed
             stage.clear(lambda: [stage.path(artifact.name, artifact.hash) for artifact in self.artifacts.values() if artifact.pending])
-        if not failed:
-            return None
-        error = _error(cast("Run", self), failed)
-        error.__cause__ = failed[0][1]
-        return error
+        if failed:
+            raise _error(cast("Run", self), failed) from failed[0][1]
 
 
 def _keep_in_repo(run: Run, files: list[tuple[str, Path]]) -> None:
+    load("aimlite.sdk.archives", "aimlite.storage.blobs")
     from aimlite.sdk.archives import keep_blobs
     from aimlite.storage.blobs import BlobFiles
 
@@ -288,13 +326,34 @@ def _keep_in_repo(run: Run, files: list[tuple[str, Path]]) -> None:
     keep_blobs(run, record)
 
 
-def _is_entry(entry: object) -> bool:
+def _base(run: Run) -> str | None:
+    """The URI that a run has recorded, whoever wrote it there."""
+    base = run._properties().get(URI)
+    return base if isinstance(base, str) else None
+
+
+def _demand_trust(run: Run, uri: str, how: str) -> None:
+    """Raises ArtifactError unless this user named the place."""
+    load("aimlite.artifacts.trust")
+    from aimlite.artifacts.trust import is_trusted
+
+    if not is_trusted(uri):
+        raise ArtifactError(
+            f"run {run.hash} says that its artifacts are at {uri!r:.200}, which this user has never named: whoever wrote the run chose it."
+            f" Where it is right, call {how} once; it is remembered"
+        )
+
+
+def _is_entry(name: object, entry: object) -> bool:
     """Params may be set to anything, so what only stands where an artifact would is passed over."""
     kinds = {"path": str, "size": int, "hash": str}
-    return isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in kinds.items()) and len(entry["hash"]) == 64
+    if not isinstance(name, str) or not isinstance(entry, dict) or not isinstance(entry.get("uri"), str | None):
+        return False
+    return all(isinstance(entry.get(key), kind) for key, kind in kinds.items()) and _HASH.fullmatch(entry["hash"]) is not None
 
 
 def _artifact(run: Run, name: str, entry: dict[str, Any]) -> Artifact:
+    load("aimlite.storage.blobs")
     from aimlite.storage.blobs import blob_path
 
     digest, base = entry["hash"], entry.get("uri")
@@ -307,6 +366,7 @@ def _artifact(run: Run, name: str, entry: dict[str, Any]) -> Artifact:
 
 def check_name(name: object) -> str:
     """A name that stays below wherever it is put. Raises TypeError, ValueError."""
+    load("aimlite.archive.manifest")
     from aimlite.archive.manifest import is_safe_path
 
     if not isinstance(name, str):
@@ -322,6 +382,7 @@ def check_name(name: object) -> str:
 
 def copy_staged(source: Path, target: Path) -> None:
     """Copies what of a run is still to be uploaded beside a copy of the run, which may then upload it too."""
+    load("shutil")
     import shutil
 
     for path in source.glob("*-*"):
@@ -344,13 +405,17 @@ def uploaded_by(run: Run) -> list[Artifact]:
 def remove_uploaded(artifacts: list[Artifact]) -> None:
     """Takes away what runs just deleted have at their URIs. What is not what the run put there stays, and so does what was uploaded from
     another repo, of which this one is a copy. Warns of what could not be removed."""
+    load("aimlite.artifacts.places", "aimlite.artifacts.trust")
     from aimlite.artifacts.places import Place, open_place
+    from aimlite.artifacts.trust import is_trusted
 
     places: dict[tuple[str, str], Place] = {}
     for artifact in artifacts:
         try:
             if artifact._repo != artifact._run.repo.path:
                 raise OSError(f"it was uploaded from the repo {artifact._repo}")
+            if not is_trusted(str(artifact._place), artifact._run.repo.path):
+                raise OSError("this user never named that place with set_artifacts_uri(), and the run may come from somebody else")
             at = (str(artifact._place), artifact._run.hash)
             place = places[at] if at in places else places.setdefault(at, open_place(*at))
             if place.size(check_name(artifact.name)) == artifact.size:
@@ -389,9 +454,10 @@ def _warn(message: str) -> None:
 
 def _finish_at_exit() -> None:
     for run in list(_uploading.values()):
-        error = run._finish_uploads()
-        if error is not None:
-            _warn(str(error))
+        try:
+            run._finish_uploads()
+        except Exception as error:  # the uploads of other runs are waited for, too
+            warn(str(error))
 
 
 def _forget_in_child() -> None:

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aimlite.objects.given import demand_items, listed
+
 _MAX_EXACT = 2**53
+MAX_COLUMN = 1 << 30
 
 
 def as_values(values: Any) -> tuple[NDArray[np.float64], bool]:
@@ -64,8 +67,9 @@ def _column(what: str, data: Any) -> NDArray[Any]:
         data = data.detach()
     if hasattr(data, "cpu"):
         data = data.cpu()
+    demand_items(data, MAX_COLUMN, f"a column ({what})")
     if not hasattr(data, "__len__") and hasattr(data, "__iter__"):
-        data = list(data)
+        data = listed(data, what)
     if np.ma.is_masked(data):
         raise TypeError(f"{what} are numbers, and some of these are masked out; leave them out, or put NaN there")
     column = np.asarray(data)

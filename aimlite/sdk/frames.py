@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aimlite.sdk.params import as_json
+from aimlite.storage.loading import load
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,6 +166,7 @@ def _arrow() -> Any:
 
 def _extra(module: str, what: str) -> Any:
     try:
+        load(module)
         return import_module(module)
     except ImportError as error:
         extra = {"pandas": "pandas", "pyarrow": "arrow", "polars": "polars"}[module]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
+from aimlite.storage.loading import load
 from aimlite.storage.objects import object_records
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class TerminalLogs:
     @property
     def data(self) -> list[LogLine]:
         """All lines."""
-        lines: list[LogLine] = self._run.repo._reader.read(lambda view: _Reading(view, self._run.hash).lines())
+        lines: list[LogLine] = self._run.repo._run_reader.read(lambda view: _Reading(view, self._run.hash).lines())
         return lines
 
     @property
@@ -166,7 +167,7 @@ class TerminalLogs:
 
     def _since(self, begin: int | None) -> tuple[list[tuple[_Place, LogLine]], int]:
         found: tuple[list[tuple[_Place, LogLine]], int]
-        found = self._run.repo._reader.read(lambda view: _Reading(view, self._run.hash).since(begin))
+        found = self._run.repo._run_reader.read(lambda view: _Reading(view, self._run.hash).since(begin))
         return found
 
     def __iter__(self) -> Iterator[LogLine]:
@@ -250,6 +251,7 @@ class LogRecord:
 
     def json(self) -> dict[str, Any]:
         """What is known of it, of types that JSON has."""
+        load("aimlite.sdk.params")
         from aimlite.sdk.params import as_json
 
         known = {"message": self.message, "log_level": self.level_name, "timestamp": self.timestamp, "file": self.file, "line": self.line}
@@ -275,7 +277,7 @@ class LogRecords:
     @property
     def data(self) -> list[LogRecord]:
         """All messages."""
-        records: list[LogRecord] = self._run.repo._reader.read(self._read)
+        records: list[LogRecord] = self._run.repo._run_reader.read(self._read)
         return records
 
     def _read(self, view: View) -> list[LogRecord]:

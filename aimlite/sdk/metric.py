@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from aimlite.sdk.sequence import Sequence
+from aimlite.storage.loading import load
 from aimlite.storage.points import FLOATS, INTS
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Metric(Sequence):
     ) -> pd.DataFrame:
         """A row for each point: idx, step, value, epoch, time (seconds since 1970), then `run.*`, `metric.name`, `metric.context.*` as
         asked for. only_last: just the point at the last step. Needs pandas."""
+        load("aimlite.sdk.frames")
         from aimlite.sdk.frames import metrics_frame
 
         return metrics_frame([self], only_last, include_name=include_name, include_context=include_context, run=include_run)
@@ -56,12 +58,14 @@ class Metric(Sequence):
     def arrow(self) -> pa.Table:
         """A row for each point: step int64, value float64, epoch float64 (null where none was given), time timestamp[us, UTC]. Needs
         pyarrow."""
+        load("aimlite.sdk.frames")
         from aimlite.sdk.frames import metric_table
 
         return metric_table(self)
 
     def polars(self) -> pl.DataFrame:
         """The columns of `arrow()` as a Polars frame. Needs polars and pyarrow."""
+        load("aimlite.sdk.frames")
         from aimlite.sdk.frames import polars_frame
 
         return polars_frame(self.arrow())
@@ -82,11 +86,11 @@ class MetricCollection:
         yield self
 
     def __iter__(self) -> Iterator[Metric]:
-        sequences: list[SequenceId] = self.run.repo._reader.read(lambda view: view.sequences(self.run.hash))
+        sequences: list[SequenceId] = self.run.repo._run_reader.read(lambda view: view.sequences(self.run.hash))
         return (cast("Metric", Metric._of(self.run, sequence)) for sequence in sequences)
 
     def __len__(self) -> int:
-        return len(self.run.repo._reader.read(lambda view: view.sequences(self.run.hash)))
+        return len(self.run.repo._run_reader.read(lambda view: view.sequences(self.run.hash)))
 
     def dataframe(
         self,
@@ -100,6 +104,7 @@ class MetricCollection:
         """A row for each point of each metric; None when there is no metric. Columns: idx, step, value, epoch, time (seconds since 1970),
         then `run.hash`, `run.<property>`, `run.<param>`, `metric.name`, `metric.context.<key>` as asked for. only_last: just the point at
         the last step of each. Needs pandas."""
+        load("aimlite.sdk.frames")
         from aimlite.sdk.frames import metrics_frame
 
         metrics = list(self)
@@ -118,12 +123,14 @@ class MetricCollection:
     def arrow(self) -> pa.Table:
         """A row for each point of each metric: run, name, context (JSON; these three dictionary-encoded strings), then the columns of
         `Metric.arrow`. Needs pyarrow."""
+        load("aimlite.sdk.frames")
         from aimlite.sdk.frames import metrics_table
 
         return metrics_table(list(self))
 
     def polars(self) -> pl.DataFrame:
         """The columns of `arrow()` as a Polars frame. Needs polars and pyarrow."""
+        load("aimlite.sdk.frames")
         from aimlite.sdk.frames import polars_frame
 
         return polars_frame(self.arrow())

@@ -14,6 +14,7 @@ from aimlite.objects.image import Image
 from aimlite.objects.text import Text
 from aimlite.objects.tracked import TrackedObject
 from aimlite.sdk.sequence import Sequence
+from aimlite.storage.loading import load
 
 if TYPE_CHECKING:
     from aimlite.sdk.object_arrays import ObjectView
@@ -46,6 +47,7 @@ class ObjectSequence(Sequence):
     @property
     def values(self) -> ObjectView:
         """The objects; lists of them where they were tracked as lists."""
+        load("aimlite.sdk.object_arrays")
         from aimlite.sdk.object_arrays import ObjectView
 
         return ObjectView(self, "object")
@@ -76,6 +78,7 @@ class ObjectSequence(Sequence):
         steps, evenly spread, the first and the last among them. index_range, index_density: the same of the places in the lists of each
         step. Raises TypeError, ValueError.
         """
+        load("aimlite.sdk.object_arrays")
         from aimlite.sdk.object_arrays import bounds, evenly, steps_between
 
         begin, end = bounds("record_range", record_range)
@@ -110,6 +113,7 @@ class ObjectSequence(Sequence):
         return self._object._from_item(item.header, partial(_load, self, *stamp, index))
 
     def _in_lists(self) -> bool:
+        load("aimlite.storage.points")
         from aimlite.storage.points import INTS
 
         return bool(self._summary().flags & INTS)
@@ -192,7 +196,7 @@ def existing(kind: type[_Found], name: str, context: Any, run: Run) -> _Found | 
 
 def sequences_of(run: Run, kind: str | None = None) -> list[ObjectSequence]:
     """The sequences of objects of a run: of a kind of `CLASSES`, or of all of these."""
-    ids: list[SequenceId] = run.repo._reader.read(lambda view: view.sequences(run.hash, kind))
+    ids: list[SequenceId] = run.repo._run_reader.read(lambda view: view.sequences(run.hash, kind))
     return [of_id(run, found) for found in ids if found.kind in CLASSES]
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimlite.storage import params
 from aimlite.storage.blobs import BLOB_BYTES, put_blob
+from aimlite.storage.loading import load
 
 if TYPE_CHECKING:
     from aimlite.sdk.run import Run
@@ -81,6 +82,7 @@ def _converted(value: Any, path: Path) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if hasattr(type(value), "__dataclass_fields__"):
+        load("dataclasses")
         import dataclasses
 
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
@@ -114,6 +116,9 @@ def _from_array_library(value: Any, path: Path) -> Any:
     """Tensors as numpy arrays, arrays without dimensions as what they hold."""
     if not hasattr(value, "shape") or not hasattr(value, "dtype") or isinstance(value, type):
         return value
+    shape = value.shape
+    if isinstance(shape, tuple) and all(isinstance(n, int) for n in shape):
+        _demand_few(math.prod(shape), shape, path)  # before anything is copied
     if _is_instance(value, "numpy.ma", "MaskedArray"):  # what is masked would come back as if it were not
         return value
     if hasattr(value, "detach"):
@@ -136,16 +141,21 @@ def _is_array(value: Any) -> bool:
 
 
 def _plain_array(value: Any, path: Path) -> Any:
+    load("numpy")
     import numpy as np
 
     if type(value) is not np.ndarray or value.dtype.kind not in "biufcUSmM":
         raise TypeError(f"{shown(path)}: a {type(value).__qualname__} of dtype {value.dtype} cannot be stored as a param; convert it first")
-    if value.size > MAX_ARRAY_ITEMS:
+    _demand_few(value.size, value.shape, path)
+    return np.array(value, order="C")
+
+
+def _demand_few(size: int, shape: tuple[int, ...], path: Path) -> None:
+    if size > MAX_ARRAY_ITEMS:
         raise ValueError(
-            f"{shown(path)}: an array of {value.size} items, shape {value.shape}, is too large for a param: at most {MAX_ARRAY_ITEMS:,};"
+            f"{shown(path)}: an array of {size} items, shape {tuple(shape)}, is too large for a param: at most {MAX_ARRAY_ITEMS:,};"
             " whole columns go through track_columns()"
         )
-    return np.array(value, order="C")
 
 
 def _plain_set(value: Any, path: Path, strict: bool) -> Any:

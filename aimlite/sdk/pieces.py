@@ -12,4 +12,4 @@ if TYPE_CHECKING:
 
 def pieces(metric: Metric) -> Iterator[Points]:
     """All points in ascending steps, of one view; a step lies in one piece."""
-    return metric.run.repo._reader.view().pieces(metric._id)
+    return metric.run.repo._run_reader.view().pieces(metric._id)

@@ -21,6 +21,7 @@ from aimlite.sdk.metric import Metric, MetricCollection
 from aimlite.sdk.object_sequences import ObjectCollection, ObjectSequence, of_id
 from aimlite.sdk.report import QueryReportMode
 from aimlite.sdk.run import Run
+from aimlite.storage.loading import load
 from aimlite.storage.points import Summary
 from aimlite.storage.view import METRIC, SequenceId, View
 
@@ -82,6 +83,7 @@ class _Collection:
 
     def _rows(self, view: View) -> tuple[Query, list[Any]]:
         """The execution, and the rows that match, in their order. Warns as `Repo.list_all_runs`."""
+        load("aimlite.sdk.repo")
         from aimlite.sdk.repo import warn_of_damage
 
         options = self._options
@@ -158,6 +160,7 @@ class QueryRunCollection(_Collection):
 
     def dataframe(self, include_props: bool = True, include_params: bool = True) -> pd.DataFrame:
         """A row for each run, as `Run.dataframe`. Needs pandas."""
+        load("aimlite.sdk.frames")
         from aimlite.sdk.frames import runs_frame
 
         return runs_frame([Run._existing(row.hash, self._repo) for row in self._found()], include_props, include_params)
@@ -197,6 +200,7 @@ class QueryMetricCollection(_Collection):
         include_params: bool = True,
     ) -> pd.DataFrame | None:
         """As `MetricCollection.dataframe`, of all metrics that match. Needs pandas."""
+        load("aimlite.sdk.frames")
         from aimlite.sdk.frames import metrics_frame
 
         metrics = self._metrics()
@@ -214,12 +218,14 @@ class QueryMetricCollection(_Collection):
 
     def arrow(self) -> pa.Table:
         """As `MetricCollection.arrow`, of all metrics that match. Needs pyarrow."""
+        load("aimlite.sdk.frames")
         from aimlite.sdk.frames import metrics_table
 
         return metrics_table(self._metrics())
 
     def polars(self) -> pl.DataFrame:
         """The columns of `arrow()` as a Polars frame. Needs polars and pyarrow."""
+        load("aimlite.sdk.frames")
         from aimlite.sdk.frames import polars_frame
 
         return polars_frame(self.arrow())
@@ -350,6 +356,7 @@ class _Bar:
         if time.monotonic() - self._begun < _BAR_AFTER_S:
             return
         if self._bar is None:
+            load("rich.console", "rich.progress")
             from rich.console import Console
             from rich.progress import Progress
 

@@ -19,6 +19,7 @@ from aimlite.sdk.sequence_types import SEQUENCE_TYPES, checked_types
 from aimlite.sdk.transfer import RepoTransfer
 from aimlite.storage import helper
 from aimlite.storage.layout import FORMAT, REPO_DIR, Layout, is_repo, open_layout, read_format, repo_root
+from aimlite.storage.loading import load
 from aimlite.storage.writer import Writer, end_segment, writer_for
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Repo(RepoTransfer):
         self._root = repo_root(path)
         self._layout = open_layout(self._root, create=not self.read_only)
         self._reader_: Reader | FrozenReader | None = None
-        self._closed = False
+        self._closed = self._is_frozen = False
 
     @classmethod
     def from_path(cls, path: str | os.PathLike[str], read_only: bool | None = None, init: bool = False) -> Repo:
@@ -103,6 +104,7 @@ class Repo(RepoTransfer):
 
     def get_run(self, run_hash: str) -> Run | None:
         """The run with this hash, read-only; None when there is none, or it is in the trash."""
+        load("aimlite.sdk.run")
         from aimlite.sdk.run import Run
 
         if not isinstance(run_hash, str):
@@ -112,6 +114,7 @@ class Repo(RepoTransfer):
     def edit_run(self, run_hash: str) -> Run:
         """A run whose properties and tags may be set without resuming it: it stays as it ended, or goes on where it runs. It takes no
         params and points. Raises RunNotFound, RunTrashed."""
+        load("aimlite.sdk.run")
         from aimlite.sdk.run import Run
 
         self._demand_writable()
@@ -126,6 +129,7 @@ class Repo(RepoTransfer):
 
     def iter_runs(self) -> Iterator[Run]:
         """All runs, read-only, newest first, as of the call. Warns as `list_all_runs`."""
+        load("aimlite.sdk.run")
         from aimlite.sdk.run import Run
 
         view = self._view()
@@ -144,6 +148,7 @@ class Repo(RepoTransfer):
         Reads the unmerged journals and the checksums of the tree's files, and the runs themselves only where those fail. Blobs are not
         looked at: `check` does that. Raises CorruptionError when the tree cannot be opened: then no run in it can be read.
         """
+        load("aimlite.storage.salvage")
         from aimlite.storage.salvage import corrupted_runs
 
         return self._reader.read(corrupted_runs)
@@ -166,6 +171,7 @@ class Repo(RepoTransfer):
         sorts last. limit: at most so many. timeout: seconds, None is no limit.
         Raises QuerySyntaxError at once; QueryTimeoutError and QueryLimitError when it is read.
         """
+        load("aimlite.sdk.queries")
         from aimlite.sdk.queries import QueryRunCollection
 
         if offset is not None and not isinstance(offset, str):
@@ -183,6 +189,7 @@ class Repo(RepoTransfer):
         timeout: float | None = 10.0,
     ) -> QueryMetricCollection:
         """The metrics that an AimQL query matches. Arguments and errors as those of `query_runs`."""
+        load("aimlite.sdk.queries")
         from aimlite.sdk.queries import QueryMetricCollection
 
         return QueryMetricCollection(self, query, _options(order_by, descending, limit, timeout, report_mode))
@@ -253,6 +260,7 @@ class Repo(RepoTransfer):
         return self._query_objects("distributions", query, _options(order_by, descending, limit, timeout, report_mode))
 
     def _query_objects(self, kind: str, query: str, options: Options) -> QueryObjectCollection:
+        load("aimlite.sdk.queries")
         from aimlite.sdk.queries import QueryObjectCollection
 
         return QueryObjectCollection(self, query, options, kind)
@@ -268,6 +276,7 @@ class Repo(RepoTransfer):
     def collect_params_info(self) -> dict[str, Any]:
         """Every param of any run, nested as params are; each leaf is {'__example_type__': the type of one value}. Warns as
         `list_all_runs`."""
+        load("aimlite.query.explain")
         from aimlite.query.explain import params_info
 
         found, damaged = self._reader.read(lambda view: (params_info(view), view.damaged_journals()))
@@ -277,6 +286,7 @@ class Repo(RepoTransfer):
     def collect_sequence_info(self, sequence_types: str | Iterable[str]) -> dict[str, dict[str, list[dict[str, Any]]]]:
         """{type: {name: [context, …]}} of all runs, for each type named. Raises ValueError for a type that there is not. Warns as
         `list_all_runs`."""
+        load("aimlite.query.explain", "aimlite.sdk.context")
         from aimlite.query.explain import sequence_names
         from aimlite.sdk.context import Context
 
@@ -290,6 +300,7 @@ class Repo(RepoTransfer):
 
     def tags(self) -> list[Tag]:
         """The tags of its runs, and those that only have a color or comment, by name."""
+        load("aimlite.sdk.catalog")
         from aimlite.sdk import catalog
 
         return catalog.tags(self)
@@ -297,6 +308,7 @@ class Repo(RepoTransfer):
     def set_tag(self, name: str, *, color: str | None = None, comment: str | None = None) -> None:
         """Gives a tag a color (any string of up to 50 characters: a page shows CSS colors) and a comment (up to 200). None leaves as it
         is, '' takes away. Raises TypeError, ValueError, ReadOnlyError."""
+        load("aimlite.sdk.catalog")
         from aimlite.sdk import catalog
 
         catalog.set_tag(self, name, color, comment)
@@ -305,24 +317,28 @@ class Repo(RepoTransfer):
         """Renames a tag on every run that has it, its color and comment included, unless the new name has some; returns how many runs.
         Each run changes whole, one after the other: do it again should it be broken off. Raises TypeError, ValueError, ReadOnlyError.
         """
+        load("aimlite.sdk.catalog")
         from aimlite.sdk import catalog
 
         return catalog.rename_tag(self, name, new_name)
 
     def delete_tag(self, name: str) -> int:
         """Takes a tag from every run that has it, and its color and comment; returns how many runs. Raises as `rename_tag`."""
+        load("aimlite.sdk.catalog")
         from aimlite.sdk import catalog
 
         return catalog.delete_tag(self, name)
 
     def experiments(self) -> list[Experiment]:
         """The experiments of its runs, and those that only have a description or notes, by name."""
+        load("aimlite.sdk.catalog")
         from aimlite.sdk import catalog
 
         return catalog.experiments(self)
 
     def experiment(self, name: str) -> Experiment:
         """The experiment of a name, with its description and notes; it need not have runs."""
+        load("aimlite.sdk.catalog")
         from aimlite.sdk.catalog import Experiment
 
         return Experiment(self, name)
@@ -352,10 +368,11 @@ class Repo(RepoTransfer):
 
     def frozen(self) -> Repo:
         """This repo as it is now: all that is read through it, and through its runs, is of one view. Reading many runs is faster so."""
+        load("aimlite.storage.view")
         from aimlite.storage.view import FrozenReader
 
         frozen = copy(self)
-        frozen._reader_ = FrozenReader(self._reader)
+        frozen._reader_, frozen._is_frozen = FrozenReader(self._reader), True
         return frozen
 
     def match_hashes(self, prefix: str, limit: int = 10) -> list[str]:
@@ -375,6 +392,7 @@ class Repo(RepoTransfer):
         Returns: {'runs', 'status', 'sequences', 'points', 'bytes', 'bytes_per_point', 'journals', 'levels', 'generation'}; docs/api.md says
         what each is. Takes time in runs and sequences, not in points. Warns as `list_all_runs`.
         """
+        load("aimlite.storage.stats")
         from aimlite.storage.stats import stats
 
         found, damaged = self._reader.read(lambda view: (stats(view), view.damaged_journals()))
@@ -397,6 +415,7 @@ class Repo(RepoTransfer):
     def check(self, full: bool = True) -> list[Problem]:
         """Everything that is wrong in the repo; empty when it is sound. full: also read every file's bytes and compare every summary, head
         and index with what it stands for."""
+        load("aimlite.storage.check")
         from aimlite.storage.check import check
 
         return check(self._layout, full)
@@ -413,8 +432,9 @@ class Repo(RepoTransfer):
         return done
 
     def close(self) -> None:
-        """Gives up what the repo holds open. Runs opened through it go on."""
-        self._reader_ = None
+        """Gives up what the repo holds open. Runs opened through it go on, and are read and written as before."""
+        if not self._is_frozen:
+            self._reader_ = None
         self._closed = True
 
     def __enter__(self) -> Repo:
@@ -434,9 +454,15 @@ class Repo(RepoTransfer):
 
     @property
     def _reader(self) -> Reader | FrozenReader:
+        if self._closed:
+            raise AimliteError(f"the repo {self._root} was closed; open it again with Repo({str(self._root)!r})")
+        return self._run_reader
+
+    @property
+    def _run_reader(self) -> Reader | FrozenReader:
+        """For what a run of it reads, which goes on when the repo was closed."""
         if self._reader_ is None:
-            if self._closed:
-                raise AimliteError(f"the repo {self._root} was closed; open it again with Repo({str(self._root)!r})")
+            load("aimlite.storage.view")
             from aimlite.storage.view import reader_for
 
             self._reader_ = reader_for(self._layout)
@@ -464,6 +490,7 @@ def warn_of_damage(journals: list[Path]) -> None:
 
 
 def _options(order_by: object, descending: object, limit: object, timeout: object, report_mode: int) -> Options:
+    load("aimlite.sdk.queries")
     from aimlite.sdk.queries import Options
 
     if order_by is not None and not isinstance(order_by, str):

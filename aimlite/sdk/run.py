@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,10 @@ from aimlite.sdk.safe import openable_safely
 from aimlite.sdk.sequence_types import checked_types
 from aimlite.storage import ending, params
 from aimlite.storage.keys import packed_sequence
+from aimlite.storage.loading import load
 from aimlite.storage.objects import object_records
 from aimlite.storage.runs import PROGRESS, STATUS_CODES, check_hash
+from aimlite.storage.writer import warn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 
 def _redact(text: str) -> str:
+    load("aimlite.capture.redaction")
     from aimlite.capture.redaction import redact_text
 
     return redact_text(text)
@@ -157,13 +159,14 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
         if not known:
             self._recorder = writer.open_run(self.hash, deleted, power=power)
             return
-        reader, run_hash = self.repo._reader, self.hash
+        reader, run_hash = self.repo._run_reader, self.hash
         last_steps: dict[bytes, int] = {}
         looked = False
 
         def last_step(_: str, packed: bytes) -> int | None:
             nonlocal looked
             if not looked:
+                load("aimlite.storage.view")
                 from aimlite.storage.view import METRIC
 
                 view, recorder = reader.view(), self._recorder
@@ -195,6 +198,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
         self, value: Any, name: str | None, step: Any, epoch: Any, context: Mapping[str, Any] | None, error: TypeError
     ) -> None:
         """What `track` calls for a value that is no number, or a dict with such a value; nothing has been written. error: says which."""
+        load("aimlite.sdk.tracking")
         from aimlite.sdk import tracking
 
         recorder = self._writable()
@@ -210,6 +214,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
         now.
         Raises as `track`.
         """
+        load("aimlite.sdk.columns")
         from aimlite.sdk.columns import as_epochs, as_steps, as_times, as_values
 
         recorder = self._writable()
@@ -277,7 +282,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
 
     def _get_param(self, path: tuple[str | int, ...]) -> Any:
         try:
-            return self.repo._reader.read(lambda view: view.params(self.hash, path))
+            return self.repo._run_reader.read(lambda view: view.params(self.hash, path))
         except KeyError:
             if not path:
                 return {}
@@ -305,43 +310,50 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
 
     def metrics(self) -> MetricCollection:
         """Its metrics, by name and context."""
+        load("aimlite.sdk.metric")
         from aimlite.sdk.metric import MetricCollection
 
         return MetricCollection(self)
 
     def get_metric(self, name: str, context: Mapping[str, Any] | None = None) -> Metric | None:
         """The metric of this name and context (None is {}), or None when there is none."""
+        load("aimlite.sdk.metric")
         from aimlite.sdk.metric import Metric
 
         metric = Metric(name, context, self)
-        return metric if self.repo._reader.read(lambda view: view.has_points(metric._id)) else None
+        return metric if self.repo._run_reader.read(lambda view: view.has_points(metric._id)) else None
 
     def get_image_sequence(self, name: str, context: Mapping[str, Any] | None = None) -> Images | None:
         """The images of this name and context (None is {}), or None when there are none."""
+        load("aimlite.sdk.object_sequences")
         from aimlite.sdk.object_sequences import Images, existing
 
         return existing(Images, name, context, self)
 
     def get_audio_sequence(self, name: str, context: Mapping[str, Any] | None = None) -> Audios | None:
         """As `get_image_sequence`."""
+        load("aimlite.sdk.object_sequences")
         from aimlite.sdk.object_sequences import Audios, existing
 
         return existing(Audios, name, context, self)
 
     def get_text_sequence(self, name: str, context: Mapping[str, Any] | None = None) -> Texts | None:
         """As `get_image_sequence`."""
+        load("aimlite.sdk.object_sequences")
         from aimlite.sdk.object_sequences import Texts, existing
 
         return existing(Texts, name, context, self)
 
     def get_distribution_sequence(self, name: str, context: Mapping[str, Any] | None = None) -> Distributions | None:
         """As `get_image_sequence`."""
+        load("aimlite.sdk.object_sequences")
         from aimlite.sdk.object_sequences import Distributions, existing
 
         return existing(Distributions, name, context, self)
 
     def get_figure_sequence(self, name: str, context: Mapping[str, Any] | None = None) -> Figures | None:
         """As `get_image_sequence`."""
+        load("aimlite.sdk.object_sequences")
         from aimlite.sdk.object_sequences import Figures, existing
 
         return existing(Figures, name, context, self)
@@ -352,6 +364,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
 
     def iter_sequence_info_by_type(self, dtypes: str | Iterable[str]) -> Iterator[tuple[str, dict[str, Any], Run]]:
         """(name, context, this run) of each sequence of the types named. Raises ValueError for a type that there is not."""
+        load("aimlite.sdk.object_sequences")
         from aimlite.sdk.object_sequences import sequences_of
 
         kinds = checked_types(dtypes)
@@ -362,6 +375,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
         """{type: [{'name', 'context', 'values': {'dtype', 'first', 'first_step', 'last', 'last_step', 'min', 'max', 'count'}}]} for each
         type named; of objects 'values' is {'dtype', 'first_step', 'last_step', 'count', 'record_length'}. Raises ValueError for a type that
         there is not."""
+        load("aimlite.sdk.metric", "aimlite.sdk.object_sequences")
         from aimlite.sdk.metric import summary_info
         from aimlite.sdk.object_sequences import info, sequences_of
 
@@ -374,6 +388,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
 
     def dataframe(self, include_props: bool = True, include_params: bool = True) -> pd.DataFrame:
         """One row: hash, properties, and a column for each param, its path joined by dots. Needs pandas."""
+        load("aimlite.sdk.frames")
         from aimlite.sdk.frames import run_frame
 
         return run_frame(self, include_props, include_params)
@@ -382,12 +397,12 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
 
     def _state(self) -> RunState:
         try:
-            return self.repo._reader.read(lambda view: view.run_state(self.hash))
+            return self.repo._run_reader.read(lambda view: view.run_state(self.hash))
         except KeyError:
             raise RunNotFound(f"no run {self.hash!r} in {self.repo.path}") from None
 
     def _properties(self) -> dict[str, Any]:
-        return self.repo._reader.read(lambda view: view.properties(self.hash))
+        return self.repo._run_reader.read(lambda view: view.properties(self.hash))
 
     def _set_properties(self, properties: dict[str, Any]) -> None:
         if self.read_only:
@@ -403,26 +418,52 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
     # -- the end ----
 
     def finish(self, status: str = "finished") -> None:
-        """Ends the run: 'finished', 'failed' or 'interrupted'. It takes no more; ending it again does nothing. Waits for artifacts that
-        are being uploaded; raises ArtifactError, after the end, if some did not arrive."""
+        """Ends the run: 'finished', 'failed' or 'interrupted'. It takes no more; ending it again does nothing.
+
+        Waits for artifacts that are being uploaded. Raises, after the end, ArtifactError if some did not arrive, and OSError if the end
+        could not be written: the process tries that again at its next write and when it exits.
+        """
         if status not in STATUS_CODES:
             raise ValueError(f"a run ends as {', '.join(STATUS_CODES)}, not {status!r}")
         self._end(status)
 
-    def _end(self, status: str, error: BaseException | None = None) -> None:
-        failed = self._finish_uploads()
+    def _end(self, status: str, error: BaseException | None = None, is_raising: bool = False) -> None:
+        """Every part of the end is tried. error: the one that ended the run. is_raising: an exception of the user's is on its way: what
+        fails here is told, else the first failure is raised and the others are told."""
+        failures: list[tuple[str, BaseException]] = []  # what of it failed, and how
+        for what, part in (
+            ("an upload failed", self._finish_uploads),
+            ("the environment is not recorded", self._end_environment),
+            ("the sampler failed", self._end_watch),
+            ("the end of the terminal's log is not recorded", lambda: self._end_capture(error)),
+            (
+                "its end could not be written; the next write tries it again, and so does the exit",
+                lambda: self._write_end(status, error),
+            ),
+        ):
+            try:
+                part()
+            except BaseException as error_of_part:
+                failures.append((what, error_of_part))
+        self._closed = True
+        raised = next((failure for _, failure in failures if not is_raising or not isinstance(failure, Exception)), None)
+        for what, failure in failures:
+            if failure is not raised:
+                warn(f"run {self.hash}: {what}: {type(failure).__name__}: {failure}", 3)
+        if raised is not None:
+            raise raised
+
+    def _end_environment(self) -> None:
         if self._environment is not None:
             self._environment.wait()
+
+    def _end_watch(self) -> None:
         if self._watch is not None:
             self._watch.stop()
-        self._end_capture(error)
+
+    def _write_end(self, status: str, error: BaseException | None) -> None:
         if self._recorder is not None and not self._closed:
             self.repo._writer().end_run(self._recorder, status, None if error is None else ending.describe_error(error))
-        self._closed = True
-        if failed is not None and error is None:
-            raise failed
-        if failed is not None:  # what ended the run is raised
-            warnings.warn(str(failed), RuntimeWarning, stacklevel=3)
 
     def close(self) -> None:
         """Ends the run as 'finished', unless it ended already."""
@@ -437,12 +478,12 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
         if error is None:
             self._end("finished")
         elif isinstance(error, KeyboardInterrupt):
-            self._end("interrupted")
+            self._end("interrupted", is_raising=True)
         elif isinstance(error, SystemExit):
             status = ending.status_of_exit(error.code)
-            self._end(status, error if status == "failed" else None)
+            self._end(status, error if status == "failed" else None, is_raising=True)
         else:
-            self._end("failed", error)
+            self._end("failed", error, is_raising=True)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and (self.hash, self.repo) == (other.hash, other.repo)
@@ -468,6 +509,7 @@ class Run(ParamsMapping, RunProperties, RunArchives, RunArtifacts, RunLogs, Trac
 def _keep(blobs: Path, stored: dict[bytes, bytes]) -> None:
     """Stores again what somebody deleted before the record that names it was there."""
     if stored:
+        load("aimlite.storage.blobs")
         from aimlite.storage.blobs import keep_blobs
 
         keep_blobs(blobs, stored)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimlite.sdk.logs import LEVELS, LogRecord, LogRecords, LogWriter, TerminalLogs, write_record
 from aimlite.sdk.params import plain
+from aimlite.storage.loading import load
 
 if TYPE_CHECKING:
     from aimlite._ext.recorder import Recorder
@@ -52,6 +53,7 @@ class RunLogs:
         level: a number or a name; the default is INFO. fmt: as `logging.Formatter` takes it; None: time, level, logger, message.
         Raises TypeError, ValueError.
         """
+        load("aimlite.sdk.handler")
         from aimlite.sdk.handler import LoggingHandler
 
         return LoggingHandler(self, level, fmt)  # type: ignore[arg-type]
@@ -90,9 +92,11 @@ class RunLogs:
         """Adds lines behind all that was printed before."""
         self._writable()
         if self._terminal is not None:
+            load("aimlite.capture.terminal")
             from aimlite.capture import terminal
 
             terminal.catch_up()
+        load("aimlite.capture.screen")
         from aimlite.capture.screen import plain_lines
 
         self._log_lines_to().add([_storable(line) for line in plain_lines(text)], source, level)
@@ -104,6 +108,7 @@ class RunLogs:
 
     def _capture_terminal(self, mode: str = "smart") -> None:
         """What is printed goes into the log from now on. mode: what becomes of progress bars. Raises ValueError."""
+        load("aimlite.capture.terminal")
         from aimlite.capture.terminal import Log
 
         try:
@@ -116,12 +121,15 @@ class RunLogs:
         log, self._terminal = self._terminal, None
         if log is None:
             return
-        log.close()
-        if error is not None and self._takes_logs:
-            import traceback
+        try:
+            log.close()
+        finally:
+            if error is not None and self._takes_logs:
+                load("traceback")
+                import traceback
 
-            told = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-            self._log_lines(told, "stderr", LEVELS["ERROR"])
+                told = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+                self._log_lines(told, "stderr", LEVELS["ERROR"])
 
 
 def _storable(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from aimlite.sdk.params import ParamsView, plain
 from aimlite.storage import ending, params
+from aimlite.storage.loading import load
 from aimlite.storage.runs import RunState
 from aimlite.storage.writer import warn
 
@@ -115,6 +116,7 @@ class _Nothing:
 
 
 def _null_handler() -> Any:
+    load("logging")
     import logging
 
     return logging.NullHandler()
@@ -188,7 +190,7 @@ class _InMemory:
         self._get_param(path)
         self._set_params([(path, {})])
 
-    def _end(self, status: str, error: BaseException | None = None) -> None:
+    def _end(self, status: str, error: BaseException | None = None, is_raising: bool = False) -> None:
         self._closed = True
         if self._status.status == "running":
             end = time.time_ns() // 1000
@@ -227,6 +229,7 @@ def openable_safely(init: Init) -> Init:
 
 
 def _begin(run: Run, run_hash: object, begin: Callable[[], None]) -> None:
+    load("aimlite.sdk.run", "aimlite.storage.runs")
     from aimlite.sdk.run import new_hash
     from aimlite.storage.runs import check_hash
 

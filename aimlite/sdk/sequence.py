@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aimlite._ext.recorder import sequence_key
 from aimlite.sdk.context import Context
+from aimlite.storage.loading import load
 from aimlite.storage.view import METRIC, SequenceId
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class Sequence:
         return f"<{type(self).__name__} {self.name!r} {self.context.to_dict()!r} of run {self._run.hash}>"
 
     def _array(self, column: str) -> ArrayView:
+        load("aimlite.sdk.arrays")
         from aimlite.sdk.arrays import ArrayView
 
         return ArrayView(self, column)
@@ -123,4 +125,4 @@ class Sequence:
         return summary
 
     def _read(self, task: Any) -> Any:
-        return self._run.repo._reader.read(task)
+        return self._run.repo._run_reader.read(task)

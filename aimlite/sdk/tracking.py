@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from aimlite.objects.tracked import TrackedObject
+from aimlite.objects.tracked import MAX_LIST, TrackedObject
 from aimlite.storage.blobs import keep_blobs
 from aimlite.storage.objects import object_records
 
@@ -48,6 +48,8 @@ def _holds_objects(value: Any) -> bool:
 
 def _entry(name: str, value: Any, blobs: Path, stored: dict[bytes, bytes]) -> Entry:
     in_list = isinstance(value, list | tuple)
+    if in_list and len(value) > MAX_LIST:
+        raise ValueError(f"{name!r}: a step holds at most {MAX_LIST:,} objects, not a list of {len(value):,}")
     found = list(value) if in_list else [value]
     classes = dict.fromkeys(map(type, found))
     if len(classes) > 1:

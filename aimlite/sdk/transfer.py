@@ -13,6 +13,7 @@ from aimlite.sdk.artifacts import copy_staged
 from aimlite.sdk.trash import RepoTrash, listed_hashes
 from aimlite.storage import helper
 from aimlite.storage.layout import REPO_DIR, Layout, is_repo, repo_root
+from aimlite.storage.loading import load
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -90,6 +91,7 @@ class RepoTransfer(RepoTrash):
         return wanted
 
     def _export(self, wanted: list[str], path: Path, with_prints: bool = False) -> dict[str, str]:
+        load("aimlite.storage.archive_file")
         from aimlite.storage.archive_file import fingerprint, write_archive
 
         def write(view: View) -> dict[str, str]:
@@ -118,6 +120,7 @@ class RepoTransfer(RepoTrash):
     def backup(self, path: str | os.PathLike[str]) -> str:
         """Makes a copy of the whole repo in a directory, which may not hold one; returns its `.aimlite`. Others may write meanwhile: what
         was acknowledged before the call is in it. It is a repo, too. Raises RepoExistsError, OSError."""
+        load("aimlite.storage.backup")
         from aimlite.storage.backup import back_up
 
         root = repo_root(path)
@@ -128,6 +131,7 @@ class RepoTransfer(RepoTrash):
     def restore_backup(cls, backup: str | os.PathLike[str], path: str | os.PathLike[str]) -> Self:
         """Makes the repo of a backup anew at a path, which may not hold one, and opens it. Raises RepoNotFound, RepoExistsError,
         RepoFormatError, CorruptionError (the backup is damaged: nothing is made), OSError."""
+        load("aimlite.errors", "aimlite.storage.backup", "aimlite.storage.check")
         from aimlite.errors import CorruptionError
         from aimlite.storage.backup import restore
         from aimlite.storage.check import check
@@ -144,12 +148,14 @@ class RepoTransfer(RepoTrash):
 
 
 def _as_repo(dest: Repo | str | os.PathLike[str]) -> Repo:
+    load("aimlite.sdk.repo")
     from aimlite.sdk.repo import as_repo
 
     return as_repo(dest)
 
 
 def _fingerprint(repo: Repo, run_hash: str) -> str:
+    load("aimlite.storage.archive_file")
     from aimlite.storage.archive_file import fingerprint
 
     return repo._reader.read(lambda view: fingerprint(view, run_hash))

@@ -15,6 +15,7 @@ from aimlite.errors import RunActiveError, RunNotFound, RunTrashed
 from aimlite.sdk.sequence_types import checked_types
 from aimlite.storage import helper, params
 from aimlite.storage.layout import Layout
+from aimlite.storage.loading import load
 from aimlite.storage.runs import TRASHED
 from aimlite.storage.writer import Writer, end_segment
 
@@ -147,6 +148,7 @@ class RepoTrash:
 
     def _delete_for_good(self, runs: list[str], moved: bool = False) -> None:
         """With what their artifacts have elsewhere, unless they were moved; that goes last: a run that is still there has all of it."""
+        load("aimlite.sdk.artifacts", "aimlite.sdk.run")
         from aimlite.sdk.artifacts import remove_uploaded, uploaded_by
         from aimlite.sdk.run import Run
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from aimlite.errors import CorruptionError
 from aimlite.storage.files import sync_directory, sync_file_system, write_file
+from aimlite.storage.loading import load
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -335,6 +336,7 @@ def give_up_blob(blobs: Path, digest: bytes) -> bool:
 
 
 def _hasher(content: bytes = b"") -> _Hash:
+    load("hashlib")
     import hashlib  # 5 ms that most runs do not need
 
     return hashlib.sha256(content)

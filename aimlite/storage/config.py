@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aimlite.errors import ConfigError
 from aimlite.storage.files import write_file
+from aimlite.storage.loading import load
 
 KEYS = ("repo",)
 
@@ -56,6 +57,7 @@ def write_config(key: str, value: str | None) -> None:
 def demand_key(key: str) -> None:
     """Raises ConfigError for a key that means nothing."""
     if key not in KEYS:
+        load("difflib")
         from difflib import get_close_matches
 
         near = get_close_matches(key, KEYS, 1, 0.5)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aimlite._ext import journal
+from aimlite.storage.loading import load
 
 INTERRUPTED_STATUSES = (130, 143)  # as shells call what SIGINT and SIGTERM ended
 _LONGEST_MESSAGE = 10_000
@@ -61,6 +62,7 @@ def describe_error(error: BaseException) -> Error:
         message = f"<its text could not be had: {type(unprintable).__name__}>"
     trace = ""
     with contextlib.suppress(Exception):  # a __str__ or __repr__ of the user's
+        load("traceback")
         import traceback
 
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))

@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from aimlite.storage.loading import load
+
 STALE_PART_S = 86400.0
 
 
@@ -54,6 +56,7 @@ def sync_file_system(directory: str) -> bool:
     OSError."""
     if sys.platform != "linux":  # elsewhere sync() does not wait
         return False
+    load("ctypes")
     import ctypes
 
     syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)

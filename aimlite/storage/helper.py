@@ -15,6 +15,7 @@ from typing import Any
 
 from aimlite.errors import ArchiveError, CorruptionError, MergeError, RunExistsError
 from aimlite.storage.layout import Layout
+from aimlite.storage.loading import load
 from aimlite.storage.locks import is_held, is_lease_taken
 
 SEGMENTS_DUE = 64
@@ -33,6 +34,7 @@ def merge_if_due(layout: Layout, names_only: bool = False) -> bool:
         return False
     if not _is_due(layout, names) or is_lease_taken(layout.lease):
         return False
+    load("subprocess")
     import subprocess
 
     # The shell forks and leaves at once, so that the helper is nobody's child and no zombie stays behind.
@@ -49,6 +51,7 @@ def run_helper(layout: Layout, task: str, request: Any = None) -> Any:
     can say it. Raises CorruptionError, OSError, MergeError."""
     if not sys.executable:
         raise MergeError("no Python interpreter is known (sys.executable is empty), so the merge helper cannot be started")
+    load("subprocess", "aimlite.storage.params")
     import subprocess
 
     from aimlite.storage.params import packb

@@ -13,8 +13,16 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from aimlite.storage import heartbeat
+
+
+def is_mine(lock: Any) -> bool:
+    """Whether this very thread holds a threading.RLock, as a Condition asks it. One that does has been interrupted within: what the lock
+    guards may be half changed."""
+    mine: bool = lock._is_owned()
+    return mine
 
 
 def is_held(fd: int) -> bool:

@@ -14,12 +14,15 @@ import struct
 from typing import Any
 
 from aimlite.storage import png16
+from aimlite.storage.loading import load
 
 Item = tuple[dict[str, Any], bytes]
 
 # layout of pixels → bits of one; 16-bit ones are little-endian; rows of `1` begin at whole bytes, the first pixel in the highest bit
 PIXEL_BITS = {"1": 1, "L": 8, "LA": 16, "RGB": 24, "RGBA": 32, "I;16": 16, "LA;16": 32, "RGB;16": 48, "RGBA;16": 64}
 DEEP_COLOURS = ("LA;16", "RGB;16", "RGBA;16")  # what Pillow has no mode for
+# Pillow imports those of its first formats when it first needs one, in whichever thread that is.
+PILLOW = ("PIL.Image", *(f"PIL.{form}ImagePlugin" for form in ("Bmp", "Gif", "Jpeg", "Png", "Ppm", "WebP")))
 _ONLY_RAW = ("raw", "quality", "optimize")
 # What encoders raise for an item whose header and payload do not fit. soundfile's errors are RuntimeErrors, Pillow's may be SystemErrors.
 _FAILURES = (
@@ -57,6 +60,7 @@ def _image(header: dict[str, Any], pixels: bytes) -> bytes:
         raise ValueError("pixels of another size")
     if raw in DEEP_COLOURS:
         return png16.encode(pixels, width, height, len(raw) - 3)
+    load(*PILLOW)
     from PIL import Image
 
     picture = Image.frombytes(raw, (width, height), pixels)
@@ -68,6 +72,7 @@ def encode_image(picture: Any, form: str, quality: int, optimize: bool) -> bytes
     if form != "png" and picture.mode == "1":
         picture = picture.convert("L")
     if form == "jpeg" and picture.mode in ("LA", "RGBA"):
+        load(*PILLOW)
         from PIL import Image
 
         colours = "L" if picture.mode == "LA" else "RGB"
@@ -85,6 +90,7 @@ def encode_image(picture: Any, form: str, quality: int, optimize: bool) -> bytes
 
 
 def _flac(wav: bytes) -> bytes:
+    load("soundfile")
     import soundfile
 
     with soundfile.SoundFile(io.BytesIO(wav)) as file:

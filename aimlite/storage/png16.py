@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from aimlite.storage.loading import load
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -19,6 +21,7 @@ _NONE, _SUB, _UP = 0, 1, 2
 
 def encode(pixels: bytes, width: int, height: int, channels: int) -> bytes:
     """pixels: uint16 little-endian, height × width × channels, rows from the top."""
+    load("numpy")
     import numpy as np
 
     image = np.frombuffer(pixels, "<u2").reshape(height, width * channels)
@@ -35,6 +38,7 @@ def encode(pixels: bytes, width: int, height: int, channels: int) -> bytes:
 def decode(data: bytes) -> NDArray[Any] | None:
     """uint16[height, width, channels]; None for a PNG of another kind: of 8 bits, interlaced, with other filters. Raises ValueError for
     one that is damaged."""
+    load("numpy")
     import numpy as np
 
     head, packed = b"", []

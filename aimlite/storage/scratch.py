@@ -18,6 +18,16 @@ from pathlib import Path
 
 _MEMORY = Path("/dev/shm")  # writable where a container's own file system is read-only
 
+with contextlib.suppress(OSError):  # whoever needs one is told then
+    tempfile.gettempdir()  # The first call holds a lock, for which a signal's handler would wait; this one nobody interrupts.
+
+
+def temporary_directory(prefix: str, parent: Path | None = None) -> Path:
+    """A new directory for this user alone. `tempfile.mkdtemp` holds a lock when it is first called. Raises OSError."""
+    path = Path(parent or tempfile.gettempdir(), prefix + os.urandom(8).hex())
+    path.mkdir(mode=0o700)
+    return path
+
 
 @contextlib.contextmanager
 def scratch_directory(again: Path | None = None) -> Iterator[Path]:
@@ -27,7 +37,7 @@ def scratch_directory(again: Path | None = None) -> Iterator[Path]:
     place = temporary if temporary.name == name else temporary / name
     with _share(place) as fd:
         if again is None:
-            scratch = Path(tempfile.mkdtemp(prefix="aimlite-reader-", dir=temporary if fd is None else place))
+            scratch = temporary_directory("aimlite-reader-", temporary if fd is None else place)
         else:
             scratch = again
             scratch.mkdir(mode=0o700)

@@ -21,7 +21,7 @@ from aimlite._ext.keys import pack, unpack
 from aimlite._ext.recorder import MAX_NAME_BYTES, canonical_context
 from aimlite.errors import CorruptionError
 from aimlite.storage import heartbeat, keys, params
-from aimlite.storage.locks import is_held
+from aimlite.storage.locks import is_held, is_mine
 from aimlite.storage.objects import ObjectRecord, check_contents, decode_object_record
 from aimlite.storage.points import Points, concatenate, empty_points, journal_points
 from aimlite.storage.runs import MAX_ORDER, STATUS_WORDS, TRASHED, WriterEntry, check_stored_hash, decode_property
@@ -87,10 +87,12 @@ class Operations:
         self._reach = 0  # the offset behind the last one taken in
         self._by_top: dict[keys.Path, dict[keys.Path, list[Operation]]] = {}
         self._grouped: dict[int, dict[Any, list[Any]]] = {}  # by offset of an operation of many leaves: its leaves by their first key
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def touching(self, records: list[Record], writer: int, limit: int, path: keys.Path) -> list[Operation]:
         """Those at, above and below a path, of the records that lie before `limit`."""
+        if is_mine(self._lock):  # this thread was interrupted in here, and left things half done
+            return Operations().touching(records, writer, limit, path)
         with self._lock:
             if limit < self._reach:  # a view from before the last was taken in: what it sees may be hidden here
                 older = Operations()
@@ -98,9 +100,9 @@ class Operations:
             for offset, order, payload, _ in records[self._taken :]:
                 if offset >= limit:
                     break
+                self._reach = offset + 1  # in this order, so that one interrupted by an exception is taken again
                 self._take((order, writer), offset, payload)
                 self._taken += 1
-                self._reach = offset + 1
             tops = [(), path[:1]] if path else list(self._by_top)
             found = [held for top in tops for at, held in self._by_top.get(top, {}).items() if at[: len(path)] == path[: len(at)]]
             return [(*operation[:4], self._relevant(operation, path)) for held in found for operation in held]
@@ -121,9 +123,10 @@ class Operations:
         if len(leaves) > _MANY_LEAVES:
             grouped = self._grouped.get(offset)
             if grouped is None:
-                grouped = self._grouped[offset] = {}
+                grouped = {}
                 for leaf in leaves:  # none lies at the path itself: there are others beside it
                     grouped.setdefault(leaf[0][0], []).append(leaf)
+                self._grouped[offset] = grouped
             leaves = grouped.get(rest[0], [])
         return [leaf for leaf in leaves if leaf[0][: len(rest)] == rest[: len(leaf[0])]]
 
@@ -180,6 +183,8 @@ class SegmentRun:
 class Segment:
     """A journal file. Raises FileNotFoundError when it is gone."""
 
+    _fd = -1
+
     def __init__(self, path: Path, writer: int, number: int) -> None:
         self.path = path
         self.writer = writer
@@ -196,10 +201,9 @@ class Segment:
         self._inspected = 0  # up to where `inspect` has looked
         self._absorbed = 0
         self._points: ext.JournalReader | None = None
-        self._points_lock = threading.Lock()
+        self._points_lock = threading.RLock()
         self._by_footer = False
         self._lost: list[bytes] = []  # of each damaged stretch the beginning
-        self._fd = -1
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._inode = os.fstat(fd).st_ino
@@ -230,9 +234,9 @@ class Segment:
 
     def _let_go(self) -> None:
         global _kept
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
             _kept -= 1
 
     @property
@@ -318,6 +322,11 @@ class Segment:
 
     def demand_points(self) -> None:
         """Reads the points of a segment of which only the footer was read."""
+        if self._points is not None:
+            return
+        if is_mine(self._points_lock):  # this thread was interrupted in here: it needs the descriptor when it goes on
+            self._read_points(self._fd)
+            return
         with self._points_lock:
             if self._points is None:
                 self._read_points(self._fd)

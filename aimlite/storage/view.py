@@ -27,7 +27,8 @@ from aimlite.storage import keys, params
 from aimlite.storage.blobs import BLOB_BYTES, blob_path, get_blob
 from aimlite.storage.generation import wanted_generation
 from aimlite.storage.layout import Layout
-from aimlite.storage.locks import is_lease_taken
+from aimlite.storage.loading import load
+from aimlite.storage.locks import is_lease_taken, is_mine
 from aimlite.storage.media import finish
 from aimlite.storage.objects import Item, ObjectRecord, checked_content, decode_items, read_content
 from aimlite.storage.params import ParamTree
@@ -362,8 +363,9 @@ class View:
 
     def _params_for(self, run_hash: str, path: keys.Path) -> ParamTree:
         """Params of a run, whole or as far as they bear on a path. Many unmerged ones are put together once for all further reads."""
-        if self._whole_params is not None and self._whole_params[0] == run_hash:
-            return self._whole_params[1]
+        known = self._whole_params
+        if known is not None and known[0] == run_hash:
+            return known[1]
         touching = self._intact(run_hash)
         again, self._params_read = self._params_read == run_hash, run_hash
         is_whole = not path or (again and sum(len(payload) for _, run in touching for _, _, payload, _ in run.params) > _MANY_PARAM_BYTES)
@@ -507,6 +509,7 @@ class View:
 
     def steps_and_values(self, sequence: SequenceId, begin: int | None = None, end: int | None = None) -> tuple[Any, Any]:
         """(steps int64[n], values float64[n]) at begin ≤ step < end, without reading times where that can be avoided."""
+        load("numpy")
         import numpy as np
 
         summary = self.merged_summary(sequence)
@@ -786,7 +789,8 @@ class Reader:
         _readers.add(self)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._nested: Reader | None = None
         self._handle: _Handle | None = None
         self._segments: dict[tuple[int, int], Segment] = {}
         self._by_run = SegmentsByRun()
@@ -803,12 +807,22 @@ class Reader:
 
     def view(self) -> View:
         """What is on disk now. Raises CorruptionError, OSError."""
+        if is_mine(self._lock):  # this thread was interrupted in here, by a signal's handler or a finalizer, and left things half done
+            nested = self._nested = self._nested or Reader(self.layout)
+            return nested.view()
         with self._lock:
-            for attempt in range(_TRIES):
-                view = self._try_view(attempt)
-                if view is not None:
-                    return view
-                time.sleep(0.001 * min(attempt, 50))
+            try:
+                for attempt in range(_TRIES):
+                    view = self._try_view(attempt)
+                    if view is not None:
+                        return view
+                    time.sleep(0.001 * min(attempt, 50))
+            except BaseException:  # it may come from a handler, and leave a segment half taken in
+                self._segments, self._listed = {}, None
+                self._retire()
+                raise
+            finally:
+                self._nested = None
         raise CorruptionError("a journal that was listed is neither there nor merged, again and again", self.layout.journals)
 
     def view_without_tree(self) -> View:

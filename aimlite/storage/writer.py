@@ -64,18 +64,20 @@ class Writer:
         self.layout = layout
         self._lock = threading.RLock()
         self._rotating = False
+        self._created = self._names_synced = 0  # segments, and those whose names are on the disk
         self._next_run = 0
         self._open: dict[int, Recorder] = {}
         self._times_open: collections.Counter[int] = collections.Counter()  # by the identity of their counters
         self._known: dict[
             str, tuple[dict[bytes, Any], dict[bytes, Any]]
         ] = {}  # by run hash, of the runs that are open: counters and kinds of sequences
+        self._unended: list[tuple[int, Recorder, list[tuple[int, bytes]]]] = []  # ends that could not be written, by which writer
         self._unsynced: list[Path] = []
         self._syncer: _Syncer | None = None
         self._heart: _Heart | None = None
         self._pid = os.getpid()
         self._told_of = 0  # the epoch of the journal of whose removal was told
-        self.journal = ext.JournalWriter(self._rotate, self._restart, SEGMENT_BYTES, int(SEGMENT_AGE_S * 1e6))
+        self.journal = ext.JournalWriter(self._before_write, self._restart, SEGMENT_BYTES, int(SEGMENT_AGE_S * 1e6))
         self._start()
 
     def open_run(
@@ -115,21 +117,49 @@ class Writer:
             recorder.append([(kind, number + payload) for kind, payload in records])
 
     def end_run(self, recorder: Recorder, status: str, error: ending.Error | None = None) -> None:
-        """Writes END, with the error that was the end. The recorder takes no more."""
+        """Writes END, with the error that was the end. The recorder takes no more, also when this raises OSError: then END is written
+        before the next write of this process, or at its exit, if that can be done."""
         with self._lock:
             if recorder.closed:
                 return
             self._warn_of_removal()
-            if self._ends_here(recorder):
-                recorder.append(_end_records(recorder, status, error))
-            recorder.closed = True
-            if self._open.pop(recorder.number, None) is not None:
-                counters = recorder.counters
-                self._times_open[id(counters)] -= 1
-                if not self._times_open[id(counters)]:
-                    del self._times_open[id(counters)]
-                    if self._known.get(recorder.run_hash, (None,))[0] is counters:
-                        del self._known[recorder.run_hash]
+            records = _end_records(recorder, status, error)
+            try:
+                if self._ends_here(recorder):
+                    recorder.append(records)
+            except BaseException:
+                self._unended.append((self.journal.writer, recorder, records))
+                self.journal.is_due(True)
+                raise
+            finally:
+                recorder.closed = True
+                self._let_go_of(recorder)
+
+    def _let_go_of(self, recorder: Recorder) -> None:
+        if self._open.pop(recorder.number, None) is not None:
+            counters = recorder.counters
+            self._times_open[id(counters)] -= 1
+            if not self._times_open[id(counters)]:
+                del self._times_open[id(counters)]
+                if self._known.get(recorder.run_hash, (None,))[0] is counters:
+                    del self._known[recorder.run_hash]
+
+    def _write_ends(self) -> None:
+        """Writes the ends that could not be written. Raises OSError."""
+        with self._lock:
+            if self._rotating:
+                return
+            self._rotating = True
+            try:
+                while self._unended and not self.journal.poisoned:
+                    writer, recorder, records = self._unended[0]
+                    epoch = self.journal.epoch
+                    opening = [] if recorder.is_open_here else [(ext.OPEN, recorder.open_payload(True))]
+                    if writer != self.journal.writer or self.journal.append(opening + records, recorder.power, epoch):
+                        self._unended.pop(0)
+            finally:
+                self._rotating = False
+                self.journal.is_due(bool(self._unended))
 
     def _ends_here(self, recorder: Recorder) -> bool:
         """Whether its end is to be written: a forked child ends only what it wrote to, and of a repo that was removed nothing is left."""
@@ -139,22 +169,28 @@ class Writer:
 
     def sync(self) -> None:
         """Forces all that was written to the disk. Raises OSError: then a new segment is begun, and what came before may be lost in a
-        power failure, or is lost where the message says that the journal was removed."""
+        power failure, or is lost where the message says that the journal was removed. No lock is held meanwhile: others write and fork."""
         with self._lock:
             lost = self._notice_removal()
-            while self._unsynced:
-                _sync_file(self._unsynced[0])
-                self._unsynced.pop(0)
-            self._sync_directory()
-            if lost:
-                raise OSError(errno.ENOENT, lost)
-            self.journal.sync()
+        self._sync_ended()
+        self._sync_directory()
+        if lost:
+            raise OSError(errno.ENOENT, lost)
+        self.journal.sync()
+        self._sync_ended()  # what ended just now, before the journal was looked at
+
+    def _sync_ended(self) -> None:
+        for path in list(self._unsynced):
+            _sync_file(path)
+            with self._lock, contextlib.suppress(ValueError):  # another thread was faster
+                self._unsynced.remove(path)
 
     def sync_every(self, interval_s: float) -> None:
         """Forces what was written to the disk at least every `interval_s` seconds from now on."""
         with self._lock:
-            if self._syncer is None or self._syncer.pid != os.getpid():
+            if self._syncer is None or self._syncer.pid != os.getpid() or not self._syncer.is_alive():
                 self._syncer = _Syncer(self, interval_s)
+                _start_thread(self._syncer, "what is recorded is not forced to disk at an interval")
             self._syncer.interval_s = min(self._syncer.interval_s, interval_s)
 
     def end_segment(self) -> None:
@@ -162,8 +198,9 @@ class Writer:
         with self._lock:
             if self.journal.closed or self.journal.offset == ext.FILE_HEADER_SIZE:
                 return
-            if self._open:
+            if self._open or self._unended:
                 self._rotate()
+                self._try_ends()
             else:
                 self._release(self.journal.detach())
 
@@ -181,10 +218,21 @@ class Writer:
                 return
             left = list(self._open.values())
             here = [recorder for recorder in left if self._ends_here(recorder)]
+            failed: Exception | None = None
             for recorder in left:
-                self.end_run(recorder, status or "finished", error)
+                try:
+                    self.end_run(recorder, status or "finished", error)
+                except Exception as problem:
+                    failed = problem
+            try:
+                self._write_ends()
+            except Exception as problem:
+                failed = problem
+            self._unended = []
             if status is not None or not here or not self._leave_last_words(here):
                 self._release(self.journal.detach())
+            if failed is not None:
+                raise failed
         finally:
             self._lock.release()
         if status != "interrupted":  # CPython forgets that a process ends by Ctrl-C when it imports a module that evaluates text
@@ -204,21 +252,13 @@ class Writer:
             if not self.journal.closed:
                 os.utime(self.journal.fileno())
 
-    def before_fork(self) -> None:
-        """Waits until no segment is being begun or let go of: the child would share the lock of a file that it does not know of, and keep
-        it."""
-        self._lock.acquire()
-
-    def after_fork_in_parent(self) -> None:
-        self._lock.release()
-
     def after_fork(self) -> None:
         """In the child: locks held by threads that the child does not have are replaced; runs open in the parent count as inherited."""
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._rotating = False
         self._syncer = self._heart = None
-        self._unsynced = []
+        self._unsynced, self._unended = [], []
         for recorder in self._open.values():
             recorder.was_inherited()
 
@@ -265,6 +305,7 @@ class Writer:
         self._sync_directory_for_power()
         if self._heart is None and heartbeat.is_shared(os.fstat(self.journal.fileno()).st_dev):
             self._heart = _Heart(self)
+            _start_thread(self._heart, "other hosts may take the runs of this process for dead")
         helper.merge_if_due(self.layout, names_only=True)
 
     def _restart(self) -> None:
@@ -274,6 +315,17 @@ class Writer:
         with self._lock:
             if self.journal.closed:
                 self._start()
+
+    def _try_ends(self) -> None:
+        if self._unended:
+            with contextlib.suppress(OSError):  # it is tried again before the next write
+                self._write_ends()
+
+    def _before_write(self) -> None:
+        """What the journal calls when the segment is full or old, or when ends are still to be written."""
+        if self.journal.is_due(bool(self._unended)):
+            self._rotate()
+        self._try_ends()
 
     def _rotate(self) -> None:
         with self._lock:
@@ -287,7 +339,8 @@ class Writer:
                     open_layout(self.layout.base.parent)
                     self.layout.journals.mkdir(exist_ok=True)
                 order = max(ext.now_us(), journal.order + 1)
-                here = [recorder for recorder in self._open.values() if recorder.is_open_here]
+                left = [*self._open.values(), *(recorder for _, recorder, _ in self._unended)]
+                here = [recorder for recorder in left if recorder.is_open_here]
                 try:
                     fd = self._create(journal.writer, segment, order)
                 except OSError as error:
@@ -313,9 +366,8 @@ class Writer:
     def _create(self, writer: int, segment: int, order: int) -> int:
         path = self.layout.journal(writer, segment)
         hidden = path.with_name("." + journal_name(writer, segment))
-        fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fd = ext.create(hidden)
         try:
-            fd = _above_streams(fd)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -327,11 +379,11 @@ class Writer:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.rename(hidden, path)
         except BaseException:
-            os.close(fd)
+            ext.close(fd)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(hidden)
             raise
-        self._directory_synced = False
+        self._created += 1
         self._begun_s = time.time()
         return fd
 
@@ -339,18 +391,19 @@ class Writer:
         if fd >= 0:
             with contextlib.suppress(OSError):  # then it is found out by its silence
                 heartbeat.let_go(fd)
-            os.close(fd)
+            ext.close(fd)
 
     def _sync_directory_for_power(self) -> None:
         if any(recorder.power for recorder in self._open.values()):
             self._sync_directory()
 
     def _sync_directory(self) -> None:
-        if not self._directory_synced:
+        created = self._created
+        if self._names_synced < created:
             _sync_file(self.layout.version)
             for directory in (self.layout.journals, self.layout.base, self.layout.base.parent):
                 sync_directory(directory)
-            self._directory_synced = True
+            self._names_synced = max(self._names_synced, created)
 
 
 def _end_records(recorder: Recorder, status: str, error: ending.Error | None) -> list[tuple[int, bytes]]:
@@ -370,7 +423,6 @@ class _Syncer(threading.Thread):
         self._writer = weakref.ref(writer)
         self._stopped = threading.Event()
         self._synced = (0, 0)  # epoch and offset of the journal
-        self.start()
 
     def stop(self) -> None:
         self._stopped.set()
@@ -397,7 +449,6 @@ class _Heart(threading.Thread):
         super().__init__(name="aimlite-heart", daemon=True)
         self._writer = weakref.ref(writer)
         self._stopped = threading.Event()
-        self.start()
 
     def stop(self) -> None:
         self._stopped.set()
@@ -411,6 +462,14 @@ class _Heart(threading.Thread):
                 writer.beat()
 
 
+def _start_thread(thread: threading.Thread, lost: str) -> None:
+    """Starts a thread. Where none is to be had the run goes on, and a warning says what is missing then."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        warn(f"{lost}: {error}", 4)
+
+
 def warn(message: str, stacklevel: int = 1) -> None:
     """Warns and never raises: an error made of it by the user's filter would fail a write that nothing is wrong with. It goes to stderr
     then."""
@@ -419,16 +478,6 @@ def warn(message: str, stacklevel: int = 1) -> None:
     except Exception:  # a RuntimeWarning, or whatever a showwarning of the user's raises
         with contextlib.suppress(Exception):  # there may be no stderr
             sys.stderr.write(f"aimlite: {message}\n")
-
-
-def _above_streams(fd: int) -> int:
-    """The same file at a descriptor above 2. Where stdin, stdout or stderr is closed a new file gets its descriptor, and whatever C prints
-    would go into the file."""
-    if fd > 2:
-        return fd
-    above = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(fd)
-    return above
 
 
 def _sync_file(path: Path) -> None:
@@ -454,18 +503,6 @@ def _close_writers() -> None:
             warn(f"a run could not be ended at exit and will show as interrupted: {type(problem).__name__}: {problem}")
 
 
-def _before_fork() -> None:
-    _writers_lock.acquire()
-    for writer in _writers.values():
-        writer.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for writer in _writers.values():
-        writer.after_fork_in_parent()
-    _writers_lock.release()
-
-
 def _after_fork_in_child() -> None:
     global _writers_lock
     _writers_lock = threading.RLock()
@@ -474,4 +511,5 @@ def _after_fork_in_child() -> None:
 
 
 atexit.register(_close_writers)
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+# A fork waits for no lock here: whoever holds it may wait for a disk. The child begins anew, and what it must not keep is closed by _ext.
+os.register_at_fork(after_in_child=_after_fork_in_child)

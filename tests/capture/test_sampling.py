@@ -180,7 +180,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 FORKS = """
 import os, sys, threading, time
 from aimlite import Run
-from aimlite.capture import importing, sampling
+from aimlite.capture import sampling
+from aimlite.storage import loading
 
 def wait(run, more):
     begun = run.get_metric("__system__cpu")
@@ -193,8 +194,8 @@ wait(parent, 1)
 for child in range(3):
     pid = os.fork()
     if not pid:
-        assert sampling._sampler is None and importing.acquire(blocking=False)
-        importing.release()
+        assert sampling._sampler is None and loading._importing.acquire(blocking=False)
+        loading._importing.release()
         assert [thread.name for thread in threading.enumerate()] == ["MainThread"]
         parent.track(child, name="seen")
         own = Run(f"child{child}", repo=sys.argv[1], system_tracking_interval=0.1)

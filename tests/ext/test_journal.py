@@ -103,12 +103,13 @@ class Files:
         file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self.files.append(file)
         os.write(file.fileno(), ext.encode_file_header(WRITER, segment, order, os.getpid()))
-        return file.fileno()
+        return os.dup(file.fileno())
 
     def rotate(self) -> None:
         segment, order = self.journal.segment + 1, max(ext.now_us(), self.journal.order + 1)
         old = self.journal.rotate(self.begin(segment, order), segment, order)
-        assert old == self.files[-2].fileno()
+        assert os.path.sameopenfile(old, self.files[-2].fileno())
+        ext.close(old)
 
     def lost(self) -> None:
         raise AssertionError("no fork here")
@@ -117,7 +118,8 @@ class Files:
         return [os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0) for file in self.files]
 
     def close(self) -> None:
-        self.journal.detach()
+        if not self.journal.closed:
+            ext.close(self.journal.detach())
         for file in self.files:
             file.close()
 
@@ -400,7 +402,8 @@ def test_closed_detached_and_too_large(files: Files) -> None:
     assert [(kind, len(payload)) for kind, _, _, payload in reader.meta] == [(OPEN, 6), (PARAMS, 2**24 - 1), (ROTATED, 4 + 2 * 4 + 4 + 8)]
     assert (reader.damage, len(files.files)) == ([], 2)
     fd = files.journal.detach()
-    assert fd == files.files[1].fileno()
+    assert os.path.sameopenfile(fd, files.files[1].fileno())
+    ext.close(fd)
     assert files.journal.closed
     assert not files.journal.forked
     for call in (lambda: recorder.track(1.0, "a"), lambda: files.journal.append([(END, b"")])):

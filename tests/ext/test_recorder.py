@@ -41,7 +41,7 @@ class OneFile:
         ]
 
     def close(self) -> None:
-        os.close(self.journal.detach())
+        ext.close(self.journal.detach())
 
 
 @pytest.fixture

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from aimlite import ReadOnlyError, Repo, RepoFormatError, RepoNotFound, RepoStatus, Run, RunNotFound
+from aimlite import AimliteError, ReadOnlyError, Repo, RepoFormatError, RepoNotFound, RepoStatus, Run, RunNotFound, Text
 
 
 def test_what_is_told_of_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,3 +133,44 @@ def test_types_of_sequences(repo: Repo) -> None:
         run.collect_sequence_info(["metric", "foo"])
     with pytest.raises(ValueError, match="'foo'"):
         run.iter_sequence_info_by_type("foo")
+
+
+def test_runs_go_on_when_their_repo_was_closed(repo_path: str, tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    options: dict[str, Any] = {"system_tracking_interval": None, "capture_terminal_logs": False}
+    with Repo(repo_path) as repo:
+        old = Run("old", repo=repo, **options)
+        old.track(1.0, name="loss")
+        old.close()
+        run = Run("r", repo=repo, **options)
+        resumed, read, frozen = Run("old", repo=repo, **options), repo.get_run("old"), repo.frozen()
+        before = frozen.get_run("old")
+        frozen.close()
+    run.set_artifacts_uri(f"file://{tmp_path}/place")
+    run["a"] = {"b": 1}
+    run.track(1.0, name="loss")
+    run.track(Text("words"), name="text")
+    run.log_artifact(tmp_path / "model.pt")
+    run.log_text("a line")
+    run.log_info("a message")
+    run.name, run.archived = "named", True
+    run.add_tag("a tag")
+    run.add_note("a note")
+    resumed.track(2.0, name="loss")
+    assert run["a", "b"] == 1
+    assert run.get_metric("loss").last == run.metrics().dataframe()["value"][0] == 1.0
+    assert run.get_text_sequence("text").values.first_value().data == "words"
+    assert [line.text for line in run.get_terminal_logs()] == ["a line"]
+    assert [record.message for record in run.get_log_records()] == ["a message"]
+    assert (run.status, run.name, run.tags, len(run.notes)) == ("running", "named", ["a tag"], 1)
+    for each in (run, resumed):
+        each.finish()
+    assert run.status == read.status == "finished"
+    assert Path(run.artifacts["model.pt"].download(tmp_path / "out")).read_bytes() == b"weights"
+    assert read.get_metric("loss").values.tolist() == [1.0, 2.0]
+    assert before.get_metric("loss").values.tolist() == [1.0]
+    run.remove_tag("a tag")  # of a run that has ended
+    assert run.tags == []
+    for call in (repo.list_all_runs, lambda: repo.get_run("r"), lambda: repo.query_runs("").hashes(), frozen.total_runs_count):
+        with pytest.raises(AimliteError, match="was closed"):
+            call()

@@ -221,7 +221,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     assert journal.offset == ext.FILE_HEADER_SIZE
     path = tmp_path / "journal"
     path.write_bytes(ext.encode_file_header(1, 0, 5, 0))
-    os.close(journal.detach())
+    ext.close(journal.detach())
     journal.attach(os.open(path, os.O_RDWR), 1, 0, 5)
     recorder.track(1.0, "m")
     recorder.track({"a": 1.0, "b": 2.0})
@@ -231,4 +231,4 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     assert reader.damage == []
     assert [kind for kind, *_ in reader.meta] == [ext.OPEN, ext.SEQUENCE, ext.SEQUENCE, ext.SEQUENCE]
     assert [reader.count(number, 1 << 40) for number in range(3)] == [1, 1, 1]
-    os.close(journal.detach())
+    ext.close(journal.detach())

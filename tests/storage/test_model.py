@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from aimlite import Repo, Run, RunTrashed
+from aimlite._ext.journal import close
 from aimlite.storage.check import check
 from aimlite.storage.params import flatten, nest
 from aimlite.storage.runs import WriterEntry, derive_state
@@ -418,7 +419,7 @@ class Engine(RuleBasedStateMachine):
     @rule(writer=st.integers(0, WRITERS - 1))
     def vanish(self, writer: int) -> None:
         """What SIGKILL does to a process: its descriptor is closed, nothing else happens."""
-        os.close(self.repos[writer].own.journal.detach()) if not self.repos[writer].own.journal.closed else None
+        close(self.repos[writer].own.journal.detach()) if not self.repos[writer].own.journal.closed else None
         self.open = [held for held in self.open if held.writer != writer]
         self.dead = [held for held in self.dead if held.writer != writer]
         for model in self.runs.values():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,7 +104,7 @@ def test_records_that_wait_while_a_segment_begins_are_declared_in_it(repo: Repo)
     def begin_segment():
         order = held.journal.order + 1
         fd = held._create(held.journal.writer, 1, order)
-        os.close(held.journal.rotate(fd, 1, order))
+        journal.close(held.journal.rotate(fd, 1, order))
         yield from ()
 
     number = recorder.number.to_bytes(4, "little")
