@@ -21,7 +21,7 @@ from pathlib import Path
 from aimlite.artifacts.places import Place, open_place
 from aimlite.storage.blobs import PIECE_BYTES
 from aimlite.storage.files import sync_directory
-from aimlite.storage.runs import check_hash
+from aimlite.storage.layout import Layout
 
 THREADS = 4
 ATTEMPTS = 5
@@ -42,9 +42,9 @@ class Upload:
 class Stage:
     """The copies of one run that wait to be uploaded."""
 
-    def __init__(self, uploads: Path, run_hash: str) -> None:
-        check_hash(run_hash)
-        self.root = uploads / run_hash
+    def __init__(self, layout: Layout, run_hash: str) -> None:
+        """Raises ValueError for what is not the hash of a run."""
+        self.root = layout.upload_dir(run_hash)
         self.run_hash = run_hash
 
     def add(self, source: Path, name: str) -> tuple[str, int]:

@@ -244,7 +244,7 @@ class RunArtifacts:
         from aimlite.artifacts.uploads import Stage
 
         run = cast("Run", self)
-        return Stage(run.repo._layout.uploads, run.hash)
+        return Stage(run.repo._layout, run.hash)
 
     def _own_uploader(self, lock_fd: int | None = None) -> Uploader:
         load("aimlite.artifacts.uploads")

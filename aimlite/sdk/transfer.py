@@ -75,7 +75,7 @@ class RepoTransfer(RepoTrash):
             prints = self._export(wanted, path, with_prints)
             helper.run_helper(there._layout, "import", [str(path), False])
             for run_hash in wanted:
-                copy_staged(self._layout.uploads / run_hash, there._layout.uploads / run_hash)
+                copy_staged(self._layout.upload_dir(run_hash), there._layout.upload_dir(run_hash))
         finally:
             path.unlink(missing_ok=True)
         return prints

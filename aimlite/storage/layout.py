@@ -17,6 +17,7 @@ from aimlite._ext.blocks import crc32c
 from aimlite.errors import RepoFormatError, RepoNotFound
 from aimlite.storage.config import read_config
 from aimlite.storage.files import write_file
+from aimlite.storage.runs import check_hash
 
 FORMAT = 1
 REPO_DIR = ".aimlite"
@@ -83,8 +84,15 @@ class Layout:
         return self.base / "lease"
 
     def run_dir(self, run_hash: str) -> Path:
-        """For files that belong to a run and that nothing here looks at."""
+        """For files that belong to a run and that nothing here looks at. Raises ValueError for what is not the hash of a run: such a name
+        could lead out of the repo."""
+        check_hash(run_hash)
         return self.base / "files" / run_hash
+
+    def upload_dir(self, run_hash: str) -> Path:
+        """For the artifacts of a run that are still to be uploaded. Raises as `run_dir`."""
+        check_hash(run_hash)
+        return self.uploads / run_hash
 
     @cached_property
     def damaged(self) -> Path:

@@ -169,7 +169,10 @@ def _is_there(view: View, run_hash: str) -> bool:
 def remove_directories(layout: Layout, run_hash: str) -> bool:
     """Removes the files that belong to a run that is gone; returns whether all went. Somebody may be uploading them still, or they are
     another user's: then the mark stays, and who next has the lease tries again."""
-    directories = (layout.run_dir(run_hash), layout.uploads / run_hash)
+    try:
+        directories = (layout.run_dir(run_hash), layout.upload_dir(run_hash))
+    except ValueError:  # who wrote the mark was none of ours: no run is called like that, so no files are its own
+        return True
     for directory in directories:
         shutil.rmtree(directory, ignore_errors=True)
     return not any(directory.exists() for directory in directories)

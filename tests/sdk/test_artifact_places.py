@@ -15,6 +15,7 @@ from aimlite import ArtifactError, Repo, Run
 from aimlite.artifacts import trust
 from aimlite.artifacts.places import Directory, open_place
 from aimlite.artifacts.uploads import Stage
+from aimlite.storage.layout import Layout
 
 OPTIONS: dict[str, Any] = {"system_tracking_interval": None, "capture_terminal_logs": False}
 
@@ -59,7 +60,7 @@ def test_a_crafted_archive_reads_and_removes_nothing(repo: Repo, thesis: Path, t
 
 def test_nor_does_one_with_uploads_that_wait(repo: Repo, thesis: Path, tmp_path: Path) -> None:
     repo.import_runs(crafted(thesis, repo, tmp_path, uploaded="", hash="0" * 64))
-    stage = Stage(repo._layout.uploads, "Documents")
+    stage = Stage(repo._layout, "Documents")
     stage.root.mkdir(parents=True)
     stage.path("thesis.tex", "0" * 64).write_bytes(b"other")
     with pytest.warns(RuntimeWarning, match="they wait until you name it"):
@@ -126,7 +127,7 @@ def test_a_folder_is_the_hash_of_a_run(folder: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a run hash"):
         open_place(f"file://{tmp_path}", folder)
     with pytest.raises(ValueError, match="a run hash"):
-        Stage(tmp_path, folder)
+        Stage(Layout(tmp_path), folder)
 
 
 @pytest.mark.parametrize("link", ["r", "r/sub", "r/sub/file"])
