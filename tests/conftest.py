@@ -29,6 +29,16 @@ def _no_helper(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture(autouse=True)
+def _no_samples_unasked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of tests are sampled only where the test asks for it: else metrics of the machine would appear in a test that takes ten seconds,
+    on a slow machine. Tests of what the documents say, and of sampling itself, have the default."""
+    if not {"spec", "capture", "demo"}.intersection(request.path.parts) and request.path.name != "test_docs.py":
+        from aimlite import Run
+
+        monkeypatch.setitem(Run.__init__.__wrapped__.__kwdefaults__, "system_tracking_interval", None)  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True)
 def _no_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the config or the repo of whoever runs it."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))

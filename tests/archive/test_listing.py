@@ -111,7 +111,7 @@ def test_what_cannot_be_read_is_told_once_and_left_out(tmp_path: Path) -> None:
         if shutil.which("setpriv") is None:
             pytest.skip("without setpriv root cannot give up reading everything")
         command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
     warned, recorded, restored = done.stdout.splitlines()
     assert warned.count("was left out: it cannot be read: Permission denied") == 2

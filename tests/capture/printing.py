@@ -46,7 +46,7 @@ def script(code: str) -> list[str]:
 
 def run(code: str, cwd: Path, **settings: object) -> Printed:
     """On pipes."""
-    done = subprocess.run(script(code), cwd=cwd, capture_output=True, text=True, timeout=60, check=False, **settings)  # type: ignore[call-overload]
+    done = subprocess.run(script(code), cwd=cwd, capture_output=True, text=True, timeout=300, check=False, **settings)  # type: ignore[call-overload]
     return Printed(done.returncode, done.stdout, done.stderr)
 
 

@@ -21,7 +21,7 @@ from aimlite import Repo, Run
 from aimlite.capture import LIMIT_S, environment, git, probe
 from aimlite.capture.redaction import REDACTED
 
-HANG_S = 60
+HANG_S = 300
 TOKEN = "ghp" + "_" + "Ab1Cd2Ef3Gh4Ij5Kl6Mn7Op8Qr9St0Uv1Wx2"
 
 

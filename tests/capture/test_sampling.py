@@ -24,7 +24,7 @@ from aimlite.capture import SYSTEM_METRICS as PREFIX
 from aimlite.capture import sampling, usage
 from aimlite.capture.usage import Machine, Reading
 
-HANG_S = 60  # what takes longer hangs; nothing else is told by the clock
+HANG_S = 300  # what takes longer hangs; nothing else is told by the clock
 GAUGES = {"memory_percent", "memory_bytes", "p_memory_percent", "p_memory_bytes", "p_threads", "disk_percent"}
 ALWAYS = {PREFIX + name for name in GAUGES | {"cpu", "host_cpu"}}
 OF_GPU = {"gpu", "gpu_memory_percent", "gpu_temp", "gpu_power_watts", "gpu_memory_bytes", "gpu_p_memory_bytes"}

@@ -75,7 +75,7 @@ def test_order_between_the_streams_of_one_terminal(tmp_path: Path) -> None:
     assert run_on_terminal(code, tmp_path).out.splitlines() == lines
     assert logged(tmp_path) == lines
     with open(tmp_path / "both", "w") as both:
-        subprocess.run(script(code), cwd=tmp_path, stdout=both, stderr=subprocess.STDOUT, check=True, timeout=60)
+        subprocess.run(script(code), cwd=tmp_path, stdout=both, stderr=subprocess.STDOUT, check=True, timeout=300)
     assert (tmp_path / "both").read_text().splitlines() == lines
 
 
@@ -343,7 +343,7 @@ def test_who_reads_has_enough(tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text(script(code)[2])
     piped = subprocess.run(
         ["bash", "-c", f"{sys.executable} -m module | head -3; echo ${{PIPESTATUS[0]}}"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     assert piped.stdout.split()[:3] == ["0", "1", "2"]
     assert piped.stdout.split()[3] in ("1", "120")  # as without a capture: 120 where stdout cannot be flushed at exit either

@@ -27,7 +27,7 @@ def aimlite(repo_path: str) -> Callable[..., Result]:
 def process() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "aimlite", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **settings)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **settings)
 
     return run
 

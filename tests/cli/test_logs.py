@@ -14,7 +14,7 @@ from aimlite import Repo, Run
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "aimlite", "logs", *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "aimlite", "logs", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
     )
 
 

@@ -32,7 +32,7 @@ def writer(repo: Repo) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process
     finally:
-        process.communicate("\n\n", timeout=60)
+        process.communicate("\n\n", timeout=300)
 
 
 def hashes(repo: Repo, query: str) -> list[str]:

@@ -149,7 +149,7 @@ def spread(repo: Repo) -> Run:
         run.track(step, name="overlapping", step=step)
         run.track(step, name="journal", step=step)
     script = "import sys; from aimlite import Run; run = Run('spread', repo=sys.argv[1]); run.track(1, name='twice'); run.close()"
-    subprocess.run([sys.executable, "-c", script, repo.path], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script, repo.path], check=True, timeout=300)
     run.track(1, name="twice")  # the other process counted to the same step
     run.track(2, name="overlapping", step=2**63 - 1)
     return run

@@ -96,7 +96,7 @@ def test_what_one_process_logged_another_of_the_user_reads_and_removes(repo: Rep
         run.set_artifacts_uri(f"file://{tmp_path}/place")
         run.log_artifact(tmp_path / "model.pt")
     command = [sys.executable, "-W", "error", "-c", READ, str(repo.path), str(tmp_path / "out")]
-    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout == "weights\n"
+    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout == "weights\n"
     assert list((tmp_path / "place").iterdir()) == []
 
 

@@ -445,7 +445,7 @@ def test_a_killed_process_leaves_it_to_the_next(repo_path: str, model: Path, tmp
 
 def test_the_end_of_the_interpreter_waits(repo_path: str, model: Path, tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/elsewhere"
-    subprocess.run([sys.executable, "-c", CHILD, "exit", uri], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", CHILD, "exit", uri], cwd=tmp_path, check=True, capture_output=True, timeout=300)
     assert (tmp_path / "elsewhere/held/model.pt").read_bytes() == b"weights"
     run = Repo(repo_path).get_run("held")
     assert run is not None
@@ -455,7 +455,7 @@ def test_the_end_of_the_interpreter_waits(repo_path: str, model: Path, tmp_path:
 def test_the_end_of_the_interpreter_tells_what_failed(repo_path: str, model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     command = [sys.executable, "-c", CHILD, "exit", f"file://{tmp_path}/file"]
-    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=300)
     assert "1 artifact of run held did not arrive" in done.stderr
     run = Repo(repo_path).get_run("held")
     assert run is not None

@@ -133,7 +133,7 @@ WHERE_NOT_TOLD = [each for each in ENDINGS if "sys.exit" in each.how or "excepth
 
 def in_child(script: str, repo: Repo, run_hash: str = "r") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", script, repo.path, run_hash]
-    return subprocess.run(command, timeout=60, capture_output=True, text=True, check=False)
+    return subprocess.run(command, timeout=300, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,7 @@ def full_disk(code: str, repo_path: str, status: int = 0) -> subprocess.Complete
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY)),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == status, done.stderr

@@ -74,7 +74,7 @@ def script(code: str, path: str, status: int = 0) -> str:
         run["lr"] = 0.1
     """
     whole = textwrap.dedent(begin) + textwrap.dedent(code)
-    done = subprocess.run([sys.executable, "-c", whole, path], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", whole, path], capture_output=True, text=True, timeout=300)
     assert done.returncode == status, done.stderr
     return done.stdout
 

@@ -20,7 +20,7 @@ PRELUDE = "import os, sys, time, subprocess, logging, threading\nfrom aimlite im
 
 def run_script(code: str, cwd: Path, **settings: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # type: ignore[call-overload,no-any-return]
-        [sys.executable, "-c", PRELUDE + code], cwd=cwd, capture_output=True, text=True, timeout=60, check=False, **settings
+        [sys.executable, "-c", PRELUDE + code], cwd=cwd, capture_output=True, text=True, timeout=300, check=False, **settings
     )
 
 

@@ -18,7 +18,7 @@ TEXT = st.characters(codec="utf-8")
 
 def elsewhere(repo: Repo, code: str) -> str:
     script = f"import sys; from aimlite import Repo, Run; repo = Repo(sys.argv[1])\n{code}"
-    done = subprocess.run([sys.executable, "-c", script, repo.path], check=True, timeout=60, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script, repo.path], check=True, timeout=300, capture_output=True, text=True)
     return done.stdout.strip()
 
 

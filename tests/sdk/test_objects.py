@@ -461,7 +461,7 @@ def test_pixels_without_pillow_stay_pixels(repo: Repo) -> None:
     run.close()
     repo._writer().end_segment()
     subprocess.run(
-        [sys.executable, "-c", f"{script}from pathlib import Path; merge(Layout(Path({repo.path!r})), True)"], check=True, timeout=60
+        [sys.executable, "-c", f"{script}from pathlib import Path; merge(Layout(Path({repo.path!r})), True)"], check=True, timeout=300
     )
     assert repo.stats()["journals"] == {"held": 0, "waiting": 0}
     header, _ = get(run, "large", Image).values[0]._to_item()

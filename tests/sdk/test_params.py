@@ -189,7 +189,7 @@ def test_the_later_of_two_processes_wins(repo: Repo, repo_path: str) -> None:
     run = Run("r", repo=repo)
     run["a"] = {"x": 1, "y": 1}
     script = "import sys; from aimlite import Run; r = Run('r', repo=sys.argv[1]); r['a', 'x'] = 2; r['b'] = 3; r.close()"
-    subprocess.run([sys.executable, "-c", script, repo_path], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script, repo_path], check=True, timeout=300)
     assert run[...] == {"a": {"x": 2, "y": 1}, "b": 3}
     repo.merge()
     run["a"] = {"z": 0}

@@ -15,7 +15,7 @@ from aimlite.storage.helper import run_helper
 def elsewhere(repo: Repo, code: str) -> str:
     """Runs code in a process of its own, with `repo` open; what it prints."""
     script = f"import sys; from aimlite import Repo, Run; repo = Repo(sys.argv[1])\n{code}"
-    done = subprocess.run([sys.executable, "-c", script, repo.path], check=True, timeout=60, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script, repo.path], check=True, timeout=300, capture_output=True, text=True)
     return done.stdout.strip()
 
 

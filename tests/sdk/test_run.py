@@ -249,7 +249,7 @@ def test_a_run_is_running_while_any_process_has_it_open(repo: Repo, repo_path: s
     run = Run("r", repo=repo)
     run.finish("failed")
     assert run.status == "running"
-    child.communicate("", timeout=60)
+    child.communicate("", timeout=300)
     assert run.status == "finished"
 
 
@@ -258,7 +258,7 @@ def test_a_vanished_writer_interrupts_until_somebody_resumes(repo: Repo, repo_pa
     child = subprocess.Popen([sys.executable, "-c", script, repo_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "open\n"
     child.send_signal(signal.SIGKILL)
-    child.communicate(timeout=60)
+    child.communicate(timeout=300)
     assert repo.get_run("r").status == "interrupted"
     with Run("r", repo=repo) as run:
         assert run.status == "running"

@@ -48,7 +48,7 @@ def script(here: Path) -> Script:
     """Runs code as a script of its own in the working directory."""
 
     def run(code: str) -> None:
-        done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
 
     return run

@@ -315,7 +315,7 @@ layout.generation.unlink()
 generation.write_generation(layout, tree)
 tree.close()
 """
-    subprocess.run([sys.executable, "-c", script, str(damaged)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script, str(damaged)], check=True, timeout=300)
     messages = " ".join(problem.message for problem in problems(damaged))
     for word in ("not in the index", "ghost", "head", "listed under run"):
         assert word in messages, messages

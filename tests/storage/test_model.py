@@ -63,7 +63,7 @@ class MergeServer:
         return report
 
     def close(self) -> None:
-        self.process.communicate(timeout=60)
+        self.process.communicate(timeout=300)
 
 
 server: MergeServer

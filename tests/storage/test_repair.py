@@ -151,7 +151,7 @@ tree.commit(writes)
 generation.write_generation(layout, tree)
 tree.close()
 """
-    subprocess.run([sys.executable, "-c", code, str(root / ".aimlite")], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, str(root / ".aimlite")], check=True, timeout=300)
 
 
 def test_a_run_stays_in_the_trash_without_the_property_that_says_so(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def left(place: Path) -> list[Path]:
 
 
 def killed_child(script: str, *arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), *arguments], timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), *arguments], timeout=300, check=False)
     assert done.returncode == -signal.SIGKILL
 
 
@@ -108,7 +108,7 @@ def test_a_reader_catches_up_when_its_directory_cannot_be_made_again(merged: Rep
 def test_that_of_a_living_process_stays(place: Path) -> None:
     with scratch_directory() as mine:
         script = "from aimlite.storage.scratch import scratch_directory\nwith scratch_directory() as other: print(other)"
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
         assert Path(done.stdout.strip()).parent == mine.parent
         assert left(place) == [mine]
     assert left(place) == []

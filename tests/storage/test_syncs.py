@@ -180,7 +180,7 @@ def test_a_fork_waits_for_no_disk_and_keeps_no_journal(work: str, fork: str, mea
         env={**os.environ, "LD_PRELOAD": str(shim)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

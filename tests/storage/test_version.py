@@ -110,7 +110,7 @@ def test_from_the_command_line(version: Path) -> None:
 
     def aimlite(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "aimlite", *arguments, "--repo", str(version.parents[1])]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
     checked = aimlite("check")
     assert (checked.returncode, checked.stdout.split(":")[0]) == (1, "version")

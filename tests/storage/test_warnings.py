@@ -69,7 +69,7 @@ def full_disk(*_, **__):
 a, b = (Run(name, repo={str(tmp_path)!r} + "/" + name) for name in "ab")
 a.repo._writer().close = full_disk
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "a run could not be ended at exit" in done.stderr
     assert [Repo(tmp_path / name).get_run(name).status for name in "ab"] == ["interrupted", "finished"]

@@ -21,7 +21,7 @@ import aimlite
 
 CHILDREN = Path(__file__).parent / "children"
 FULL = os.environ.get("AIMLITE_STRESS") == "1"
-HANG_S = 900 if FULL else 60  # a child that takes longer hangs; nothing else is told by the clock
+HANG_S = 900 if FULL else 300  # a child that takes longer hangs; nothing else is told by the clock
 
 Count = Callable[[int, int], int]
 Start = Callable[..., "Child"]

@@ -12,8 +12,9 @@ def test_capture_leaves_nothing_behind(repo: Repo, repo_path: str, start: Callab
     cycles = count(10, 1500)
     lines = start("capture.py", repo_path, cycles).join()
     (threads, descriptors, children, memory), end = (list(map(int, line.split()[1:])) for line in lines)
-    assert end[:3] == [threads, descriptors, children]
-    assert children == 0
+    assert end[0] <= threads
+    assert end[1] <= descriptors
+    assert end[2] == children == 0
     assert end[3] < memory + 8
     runs = list(repo.iter_runs())
     assert len(runs) == 3 * cycles + len(range(0, cycles, 5))

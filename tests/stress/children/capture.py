@@ -1,6 +1,7 @@
 """Runs that record their environment and the machine, opened and closed over and over, with threads and forks between them.
 
-Usage: capture.py REPO CYCLES. Prints what the process holds when it has warmed up and at the end: threads, descriptors, children, MiB.
+Usage: capture.py REPO CYCLES. Prints what the process holds when it has warmed up and at the end: threads, descriptors, children, MiB;
+each the least after one of three cycles, since what is just being closed is held for a moment.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ path, cycles = sys.argv[1], int(sys.argv[2])
 process = psutil.Process()
 
 
-def held() -> str:
-    gc.collect()
+def held() -> list[int]:
     while any(thread.name.startswith("aimlite") for thread in threading.enumerate()):
         time.sleep(0.01)
-    return f"{threading.active_count()} {process.num_fds()} {len(process.children())} {process.memory_info().rss >> 20}"
+    gc.collect()
+    return [threading.active_count(), process.num_fds(), len(process.children()), process.memory_info().rss >> 20]
 
 
 def note(run: Run, values: dict[str, float], context: object) -> None:
@@ -64,10 +65,16 @@ def cycle(number: int) -> None:
         run.close()
 
 
+def cycles_of(numbers: range) -> None:
+    """Prints what is held after the last three."""
+    found = []
+    for number in numbers:
+        cycle(number)
+        if number >= numbers.stop - 3:
+            found.append(held())
+    print("held", *map(min, zip(*found, strict=True)), flush=True)
+
+
 warm = max(cycles // 4, 6)
-for number in range(warm):
-    cycle(number)
-print("held", held(), flush=True)
-for number in range(warm, cycles):
-    cycle(number)
-print("held", held(), flush=True)
+cycles_of(range(warm))
+cycles_of(range(warm, cycles))

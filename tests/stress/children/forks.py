@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from aimlite import Repo, Run
 
-HANG_S = 50
+HANG_S = 250
 path, scenario, how, ending = sys.argv[1:5]
 pid_of_parent = os.getpid()
 processes = {}
