@@ -325,14 +325,35 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path / "runs.zip"
 
 
+IMPORTING = """
+import resource, sys
+from pathlib import Path
+from aimlite.errors import ArchiveError
+from aimlite.storage.importing import import_archive
+from aimlite.storage.layout import Layout
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+for path in sys.stdin.read().split():
+    try:
+        print("imported", peak(), *import_archive(Layout(Path(sys.argv[1])), Path(path), False), sep="\\t", flush=True)
+    except ArchiveError as error:
+        print("refused", peak(), repr(str(error)), sep="\\t", flush=True)
+"""
+
+
+def imported(repo: Repo, paths: list[Path]) -> list[tuple[bool, int, list[str]]]:
+    """(whether it was imported, the peak of memory until then in bytes, the runs or the error) of each archive, one after the other in a
+    process of its own, as every import runs. Nothing but ArchiveError may be raised."""
+    command, names = [sys.executable, "-c", IMPORTING, repo.path], "\n".join(map(str, paths))
+    done = subprocess.run(command, input=names, capture_output=True, text=True, check=False)
+    told = [line.split("\t") for line in done.stdout.splitlines()]
+    assert done.returncode == 0, (paths[len(told)], done.stderr)
+    return [(word == "imported", int(peak), rest) for word, peak, *rest in told]
+
+
 def test_hostile_archives_are_refused_in_words(repo: Repo, archive: Path, tmp_path: Path) -> None:
-    script = (
-        "import sys; from pathlib import Path; from aimlite.errors import ArchiveError; from aimlite.storage.layout import Layout\n"
-        "from aimlite.storage.importing import import_archive\n"
-        "for path in sys.argv[2:]:\n"
-        "    try: print('imported', import_archive(Layout(Path(sys.argv[1])), Path(path), False))\n"
-        "    except ArchiveError as error: print(repr(str(error)))"
-    )
     paths = []
     for number, (change, _) in enumerate(HOSTILE.values()):
         paths.append(rewritten(archive, change).rename(tmp_path / f"{number}.zip"))
@@ -340,9 +361,7 @@ def test_hostile_archives_are_refused_in_words(repo: Repo, archive: Path, tmp_pa
     for number, cut in enumerate((0, 10, len(whole) // 2, len(whole) - 1)):
         paths.append(tmp_path / f"cut{number}.zip")
         paths[-1].write_bytes(whole[:cut])
-    done = subprocess.run([sys.executable, "-c", script, repo.path, *map(str, paths)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    told = done.stdout.splitlines()
+    told = [" ".join(words) for _, _, words in imported(repo, paths)]
     for (name, (_, message)), line in zip(HOSTILE.items(), told, strict=False):
         assert re.search(message, line), f"{name}: {line}"
     assert all("no archive of runs" in line for line in told[len(HOSTILE) :]), told[len(HOSTILE) :]
@@ -355,18 +374,9 @@ def test_hostile_archives_are_refused_in_words(repo: Repo, archive: Path, tmp_pa
 
 def test_odd_archives_are_refused(repo: Repo, archive: Path, tmp_path: Path) -> None:
     """With an ArchiveError, whatever is odd in them, and nothing stays."""
-    script = (
-        "import sys; from pathlib import Path; from aimlite.errors import ArchiveError; from aimlite.storage.layout import Layout\n"
-        "from aimlite.storage.importing import import_archive\n"
-        "for path in sys.argv[2:]:\n"
-        "    try: print('imported', import_archive(Layout(Path(sys.argv[1])), Path(path), False))\n"
-        "    except ArchiveError as error: print('refused', repr(str(error)))"
-    )
     paths = [rewritten(archive, change).rename(tmp_path / f"{number}.zip") for number, change in enumerate(ODD.values())]
-    done = subprocess.run([sys.executable, "-c", script, repo.path, *map(str, paths)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    told = dict(zip(ODD, done.stdout.splitlines(), strict=True))
-    assert [name for name, line in told.items() if not line.startswith("refused")] == [], told
+    taken = [name for name, (is_imported, *_) in zip(ODD, imported(repo, paths), strict=True) if is_imported]
+    assert taken == []
     assert repo.list_all_runs() == []
     assert repo.check() == []
     assert repo.import_runs(archive) == ["a"]
@@ -374,16 +384,6 @@ def test_odd_archives_are_refused(repo: Repo, archive: Path, tmp_path: Path) -> 
 
 def test_what_a_small_archive_costs(repo: Repo, archive: Path, tmp_path: Path) -> None:
     """Each is a few kB; importing it, which fails, takes no more memory than importing a sound one, but for one param below 1 MiB."""
-    script = (
-        "import resource, sys; from pathlib import Path\n"
-        "from aimlite.errors import ArchiveError; from aimlite.storage.layout import Layout\n"
-        "from aimlite.storage.importing import import_archive\n"
-        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)\n"
-        "import_archive(Layout(Path(sys.argv[1])), Path(sys.argv[2]), False); before = peak()\n"
-        "for path in sys.argv[3:]:\n"
-        "    try: import_archive(Layout(Path(sys.argv[1])), Path(path), False); print('imported')\n"
-        "    except ArchiveError as error: print(peak() - before, error)"
-    )
     count = 1 << 20
     huge = np.arange(count), np.zeros(count)
     values = encode_values(np.ascontiguousarray(huge[0], "<i8"), np.ascontiguousarray(huge[1], "<f8"))
@@ -409,13 +409,10 @@ def test_what_a_small_archive_costs(repo: Repo, archive: Path, tmp_path: Path) -
         lambda members: members.update({MANIFEST: b"[" * 200_000}),
     ]
     paths = [rewritten(archive, bomb).rename(tmp_path / f"{number}.zip") for number, bomb in enumerate(bombs)]
-    arguments = [sys.executable, "-c", script, repo.path, str(archive), *map(str, paths)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    costs = [int(line.split()[0]) for line in done.stdout.splitlines()]
     assert max(path.stat().st_size for path in paths) < archive.stat().st_size + 10_000
-    assert len(costs) == len(bombs)
-    assert max(costs) < 64 << 20, done.stdout
+    (is_imported, before, _), *others = imported(repo, [archive, *paths])
+    assert is_imported
+    assert [words for is_imported, peak, words in others if is_imported or peak - before >= 64 << 20] == []
 
 
 def test_bombs_do_not_go_off(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -641,13 +638,6 @@ def garbled(rng: random.Random, entries: list[list[Any]], run_hash: str) -> list
 
 def bear_archives(repo: Repo, archive: Path, folder: Path, seeds: range) -> int:
     """Imports garbled archives; what is imported must pass a full check and be readable. Returns how many were imported."""
-    script = (
-        "import sys; from pathlib import Path; from aimlite.errors import ArchiveError; from aimlite.storage.layout import Layout\n"
-        "from aimlite.storage.importing import import_archive\n"
-        "for path in sys.stdin.read().split():\n"
-        "    try: print(*import_archive(Layout(Path(sys.argv[1])), Path(path), False), flush=True)\n"
-        "    except ArchiveError as error: print('-', flush=True)"
-    )
     with zipfile.ZipFile(archive) as whole:
         entries = entries_in(whole.read("runs/0.entries"))
     paths = []
@@ -661,10 +651,7 @@ def bear_archives(repo: Repo, archive: Path, folder: Path, seeds: range) -> int:
             members[MANIFEST] = json.dumps(listed).encode()
 
         paths.append(rewritten(archive, change).rename(folder / f"{seed}.zip"))
-    arguments = [sys.executable, "-c", script, repo.path]
-    done = subprocess.run(arguments, input="\n".join(map(str, paths)), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, (paths[len(done.stdout.splitlines())], done.stderr)
-    taken = [line for line in done.stdout.splitlines() if line != "-"]
+    taken = [run_hash for is_imported, _, words in imported(repo, paths) if is_imported for run_hash in words]
     assert repo.check() == [], seeds
     assert set(repo.list_all_runs()) >= set(taken)
     for run_hash in taken:
