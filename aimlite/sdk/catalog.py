@@ -12,6 +12,7 @@ from aimlite._ext import journal
 from aimlite.sdk.notes import Notes
 from aimlite.sdk.properties import checked_tag, text
 from aimlite.storage import params
+from aimlite.storage.loading import load
 from aimlite.storage.runs import CATALOG, NOTE, TAG
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ def experiments(repo: Repo) -> list[Experiment]:
 
 def _held_by(repo: Repo, name: str) -> dict[str, list[str]]:
     """value of an indexed property → the runs that have it. Warns as `Repo.list_all_runs`."""
+    load("aimlite.sdk.repo")
     from aimlite.sdk.repo import warn_of_damage
 
     found, damaged = repo._reader.read(lambda view: (view.runs_by_property(name), view.damaged_journals()))

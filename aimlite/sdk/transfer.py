@@ -12,7 +12,7 @@ from aimlite.errors import AimliteError, RepoNotFound, RunActiveError, RunExists
 from aimlite.sdk.artifacts import copy_staged
 from aimlite.sdk.trash import RepoTrash, listed_hashes
 from aimlite.storage import helper
-from aimlite.storage.layout import REPO_DIR, Layout, is_repo, repo_root
+from aimlite.storage.layout import INCOMING, REPO_DIR, Layout, is_repo, repo_root
 from aimlite.storage.loading import load
 
 if TYPE_CHECKING:
@@ -68,8 +68,6 @@ class RepoTransfer(RepoTrash):
         taken = there._reader.read(lambda view: [run_hash for run_hash in wanted if view.holds_run(run_hash)])
         if taken:
             raise RunExistsError(f"there is a run {taken[0]!r} in {there.path} already, or in its trash; it is not written over")
-        from aimlite.storage.layout import INCOMING
-
         path = there._layout.base / f"{INCOMING}{os.getpid()}-{os.urandom(4).hex()}.zip"
         try:
             prints = self._export(wanted, path, with_prints)

@@ -168,7 +168,6 @@ def test_only_regular_files_are_read_and_removed(tmp_path: Path) -> None:
 def test_entries_that_are_none_are_passed_over(changes: dict[str, Any], repo: Repo, thesis: Path) -> None:
     with Run("Documents", repo=repo, **OPTIONS) as run:
         run["__artifacts"] = {"thesis.tex": entry(thesis, repo.path, **changes)}
-        run._set_properties({"artifacts_uri": 7})
     assert run.artifacts == {}
     assert run.artifacts_uri is None
     with warnings.catch_warnings():
