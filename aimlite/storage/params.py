@@ -358,9 +358,13 @@ class _Node:
         while waiting:
             path, node, above = waiting.pop()
             yield path, node, above
-            hidden = max(above, node.hides)
-            ordered = sorted(node.children.items(), key=lambda item: (isinstance(item[0], int), item[0]), reverse=True)
-            waiting.extend(((*path, key), child, hidden) for key, child in ordered)
+            if node.children:
+                hidden = max(above, node.hides)
+                waiting += [((*path, key), node.children[key], hidden) for key in sorted(node.children, key=_place_of_key, reverse=True)]
+
+
+def _place_of_key(key: str | int) -> tuple[bool, str | int]:
+    return type(key) is int, key
 
 
 class ParamTree:
