@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator
 from typing import Any
@@ -126,31 +127,35 @@ def _first(view: View, bounds: keys.Range) -> tuple[bytes, bytes] | None:
 
 
 def params_info(view: View) -> dict[str, object]:
-    """What `Repo.collect_params_info` gives: in the tree's order, merged or not."""
+    """What `Repo.collect_params_info` gives: in the tree's order, merged or not. A param that is lost with its blob in every run that had
+    it is left out."""
     info: dict[str, Any] = {}
     for path in sorted(filter(None, param_paths(view)), key=keys.param_index_of):  # an empty map may lie in the place of all params
+        found = next(_types(view, path), None)
+        if found is None:
+            continue
         node: dict[Any, Any] = info
         for key in path[:-1]:
             node = node.setdefault(key, {})
-        node.setdefault(path[-1], {})["__example_type__"] = str(_example_type(view, path))
+        node.setdefault(path[-1], {})["__example_type__"] = str(found)
     return info
 
 
-def _example_type(view: View, path: keys.Path) -> type:
-    entry = _first(view, keys.param_index_of(path))
-    if entry is not None:
-        run_hash = keys.index_run(entry[0])
-        if run_hash not in view.mentioned_runs():
-            value, _ = keys.rest(entry[0], len(keys.param_index_of(path)[0]))
-            try:
-                return type(params.index_content(value, entry[1]))
-            except LookupError:
-                return type(view.params(run_hash, path))
-    for _, leaves in view.of_each_live_run(lambda run_hash: list(view.param_leaves(run_hash, path))):
-        for leaf, value in leaves:
-            if not leaf:
-                return type(value)
-    return type(None)
+def _types(view: View, path: keys.Path) -> Iterator[type]:
+    """The types of the values that runs have at a path."""
+    hidden, unmerged = view.hidden_runs(), view.mentioned_runs()
+    bounds = keys.param_index_of(path)
+    for key, content in view.tree.scan(bounds):
+        run_hash = keys.index_run(key)
+        if run_hash in hidden or run_hash in unmerged:
+            continue
+        try:
+            yield type(params.index_content(keys.rest(key, len(bounds[0]))[0], content))
+        except LookupError:  # the param itself tells it
+            with contextlib.suppress(KeyError):  # unless it was lost with its blob
+                yield type(view.params(run_hash, path))
+    for _, leaves in view.of_each_live_run(lambda run_hash: list(view.contents(view.param_leaves(run_hash, path)))):
+        yield from (type(value) for leaf, value in leaves if not leaf)
 
 
 def sequence_names(view: View, kind: str = METRIC) -> list[tuple[str, dict[str, object]]]:

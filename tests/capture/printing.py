@@ -29,6 +29,10 @@ class Sink:
 def open_log(name="log", mode="smart"):
     return Log(Sink(name), mode)
 
+def until_logged(text):
+    while text not in open("log").read():
+        time.sleep(0.01)
+
 """
 
 

@@ -226,13 +226,14 @@ def test_last_words_reach_the_terminal(end: str, tmp_path: Path) -> None:
         import ctypes, faulthandler
         faulthandler.enable()
         log = open_log()
-        time.sleep(0.5)
+        print("begun", flush=True)
+        until_logged("begun")
         os.write(1, b"x" * 60000 + b"last words")
         {end}
     """
     printed = run(code, tmp_path)
     assert printed.status == {"os.kill": -signal.SIGKILL, "os._exi": 3, "os.abor": -signal.SIGABRT, "ctypes.": -signal.SIGSEGV}[end[:7]]
-    assert printed.out == "x" * 60000 + "last words"
+    assert printed.out == "begun\n" + "x" * 60000 + "last words"
     if printed.status in (-signal.SIGABRT, -signal.SIGSEGV):
         assert "Fatal Python error" in printed.err
         assert "Extension modules" in printed.err or 'File "<string>"' in printed.err
@@ -295,7 +296,7 @@ os.write(2, b"child ends\\n")
                 os._exit(0)
         else:
             subprocess.Popen([sys.executable, "-c", child.replace("{{waits}}", str(waits))], pass_fds=[waits])
-        time.sleep(0.3)
+        until_logged("parent")
         {end}
     """
     for printed in (run(code, tmp_path), run_on_terminal(code, tmp_path)):
@@ -308,12 +309,13 @@ os.write(2, b"child ends\\n")
 def test_a_process_that_becomes_another_program(tmp_path: Path) -> None:
     code = """
         log = open_log()
-        time.sleep(0.3)
+        print("begun", flush=True)
+        until_logged("begun")
         print("before", flush=True)
         os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(0.2); print('after')"])
     """
     for printed in (run(code, tmp_path), run_on_terminal(code, tmp_path)):
-        assert (printed.status, printed.out) == (0, "before\nafter\n")
+        assert (printed.status, printed.out) == (0, "begun\nbefore\nafter\n")
 
 
 def test_a_daemon_holds_nothing_open(tmp_path: Path) -> None:
