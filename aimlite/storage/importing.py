@@ -80,8 +80,8 @@ class _RunImport:
         self._properties: dict[str, Any] = {}
         self._params = params.ParamTree()
         self._digests: set[bytes] = set()
-        self._blobs: set[bytes] = set()
-        self._contents: set[bytes] = set()
+        self._blobs: dict[bytes, int] = {}  # SHA-256 → size, of those that lie in the archive as members
+        self._contents: dict[bytes, int] = {}  # and of those that it gives as entries
         self._created = self._order = 0
         self._sequence: tuple[keys.Name, dict[str, Any], int] | None = None
         self._summary: Summary | None = None
@@ -149,7 +149,8 @@ class _RunImport:
         self._put_once(keys.param(self._hash, place), params.packb([*_stamp(order, writer), value]))
         self._params.load_leaf(place, _stamp(order, writer), None)
         self._late.index_param(place, value, self._hash, False)
-        self._blobs.update(params.blob_digests(value))
+        for digest in params.blob_digests(value):
+            self._name_blob(digest, value.size if isinstance(value, params.Blob) else None)
 
     def _take_cover(self, path: list[Any], order: int, writer: int) -> None:
         place = params.checked_path(path)
@@ -201,7 +202,7 @@ class _RunImport:
     def _take_content(self, digest: bytes, content: bytes) -> None:
         if sha256(content) != digest:
             raise self._bad("a content that is not what was stored")
-        self._contents.add(digest)
+        self._contents[digest] = len(content)
         if len(content) < BLOB_BYTES:
             self._put_early(keys.content(digest), content)
         else:
@@ -218,14 +219,27 @@ class _RunImport:
             if isinstance(item.content, params.Blob):
                 digest = item.content.digest
                 self._digests.add(digest)
-                if digest not in self._contents:
-                    if item.size < BLOB_BYTES:
-                        raise self._bad("an object without its content")
-                    self._blobs.add(digest)
+                if digest in self._contents:
+                    self._demand_size(digest, self._contents[digest], item.size)
+                elif item.size < BLOB_BYTES:
+                    raise self._bad("an object without its content")
+                else:
+                    self._name_blob(digest, item.size)
         key = keys.object_at(self._hash, name, context, order, writer)
         if key in self._early or self._tree.get(key) is not None:
             raise self._bad(f"objects of {name[1]!r} twice")
         self._put_early(key, encode_items(items))
+
+    def _name_blob(self, digest: bytes, size: int | None) -> None:
+        """size: None where what names it does not tell."""
+        known = self._blobs.get(digest, -1)
+        if size is not None and known >= 0:
+            self._demand_size(digest, known, size)
+        self._blobs[digest] = known if size is None else size
+
+    def _demand_size(self, digest: bytes, size: int, told: int) -> None:
+        if size != told:
+            raise self._bad(f"a content {digest.hex()} of {size} bytes that is said to have {told}")
 
     def _take_end(self) -> None:
         self._end_sequence()
@@ -248,8 +262,12 @@ class _RunImport:
             raise self._bad("no end, or no beginning")
         if not self._params.is_consistent():
             raise self._bad("a param below another one, or one that was deleted later")
-        for digest in self._blobs:
+        if unnamed := self._contents.keys() - self._digests:
+            raise self._bad(f"a content {min(unnamed).hex()} that none of its objects names")
+        for digest, size in self._blobs.items():
             self._store_blob(digest, None)
+            if size >= 0:
+                self._demand_size(digest, blob_path(self._layout.blobs, digest).stat().st_size, size)
         late = self._late
         late.writes[keys.run(self._hash)] = encode_run(self._created, self._order, False)
         late.index_properties(self._hash, self._properties, self._created, self._order, self._writers)

@@ -386,7 +386,13 @@ class View:
             if not isinstance(value, params.Blob):
                 yield path, value if type(value) in _IMMUTABLE else copy.deepcopy(value)
             elif (content := get_blob(self.layout.blobs, value.digest)) is not None:
-                yield path, params.unpackb(content)
+                yield path, self._unpacked(content, value.digest)
+
+    def _unpacked(self, content: bytes, digest: bytes) -> Any:
+        try:
+            return params.unpackb(content)
+        except CorruptionError as error:
+            raise CorruptionError(error.message, blob_path(self.layout.blobs, digest), error.offset) from None
 
     # -- sequences ----
 

@@ -264,6 +264,19 @@ def deep(depth: int) -> bytes:
     return value
 
 
+def resized(entries: list[list[Any]], size: int, of_blobs: bool = False) -> None:
+    """Has an object, or a param, say of the content that it names that it has another size."""
+    for entry in entries:
+        named = params.unpackb(entry[-1]) if entry[0] in ("object", "param") else None
+        items = named if entry[0] == "object" else [[{}, named]]
+        for item in items if isinstance(items, list) else []:
+            if isinstance(item[1], params.Blob) and (item[1].size >= 1 << 20) == of_blobs:
+                item[1].size = size
+                entry[-1] = params.packb(items if entry[0] == "object" else item[1])
+                return
+    raise AssertionError("there is none")
+
+
 # Entries whose checksums are right and whose content no repo would have: what each says does not matter here, only that it is refused.
 ODD: dict[str, Callable[[dict[str, bytes]], None]] = {
     "created at a fraction": changed("run", 2, 1.5),
@@ -308,6 +321,10 @@ ODD: dict[str, Callable[[dict[str, bytes]], None]] = {
     "no flags": changed("sequence", 3, 0),
     "flags of text": changed("sequence", 3, "1"),
     "a content twice the size": changed("content", 2, 5),
+    "a content that nobody names": added("content", hashlib.sha256(b"y" * 300).digest(), b"y" * 300, before="sequence"),
+    "a content that is said to be a blob": with_entries(lambda entries: resized(entries, 1 << 20)),
+    "a content that is said to be shorter": with_entries(lambda entries: resized(entries, 300)),
+    "a blob that is said to be longer": with_entries(lambda entries: resized(entries, 1 << 21, of_blobs=True)),
     "objects of no order": changed("object", 1, "1"),
     "objects that are a number": changed("object", 3, params.packb(5)),
     "objects twice": again("object"),
