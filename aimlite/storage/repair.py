@@ -45,6 +45,7 @@ from aimlite.storage.recovery import install_mended, recover_files
 from aimlite.storage.runs import TRASHED, WriterEntry, decode_run, decode_writer_entry, encode_run, is_hidden
 from aimlite.storage.salvage import named_runs, readable_entries
 from aimlite.storage.segments import Segment
+from aimlite.storage.tombstones import run_tombstone, sequence_tombstones, written_after
 from aimlite.storage.tree import (
     EmptyTree,
     Tree,
@@ -163,11 +164,11 @@ def _is_intact(path: Path, name: Path) -> bool:
 def _rebuild_tree(layout: Layout) -> Iterator[str]:
     """A new tree from every entry that can be read of the old one."""
     scratch, new = layout.base / "tree.salvage", layout.base / "tree.mending"
-    source, notes = _open_salvage(layout, scratch)
+    source, sound, notes = _open_salvage(layout, scratch)
     yield from notes
     rebuilt = TreeWriter(new)
     try:
-        losses = _Rebuild(source, rebuilt).run()
+        losses = _Rebuild(source, sound, rebuilt).run()
         wanted = 0
         with contextlib.suppress(CorruptionError, FileNotFoundError):
             wanted = generation.read_generation(layout)[0]
@@ -175,8 +176,9 @@ def _rebuild_tree(layout: Layout) -> Iterator[str]:
         rebuilt.commit({keys.generation(): msgpack.packb(reached)})
     finally:
         rebuilt.close()
-        if isinstance(source, TreeReader):
-            source.close()
+        for tree in (source, sound):
+            if isinstance(tree, TreeReader):
+                tree.close()
     os.rename(new, layout.mended)  # complete: should this be killed from here on, who next has the lease goes on
     sync_directory(layout.base)
     if layout.tree.exists():
@@ -186,28 +188,47 @@ def _rebuild_tree(layout: Layout) -> Iterator[str]:
     yield from losses
 
 
-def _open_salvage(layout: Layout, scratch: Path) -> tuple[Tree, list[str]]:
-    """The damaged tree as far as it opens. Where its MANIFEST is damaged or does not lead to the newest generation: links to its SSTs with
-    a MANIFEST of RocksDB's own repair, which leaves out every file that has a bad block."""
-    wanted, live = 0, None
+def _open_salvage(layout: Layout, scratch: Path) -> tuple[Tree, Tree | None, list[str]]:
+    """(the damaged tree as far as it opens, a tree of its intact files where some are bad, notes).
+
+    Where its MANIFEST is damaged or does not lead to the newest generation: links to its SSTs with a MANIFEST of RocksDB's own
+    repair, which leaves out every file that has a bad block.
+    """
+    wanted, live = 0, generation.Files()
     with contextlib.suppress(CorruptionError, FileNotFoundError):
         wanted, live = generation.read_generation(layout)
     opened = _open_as_is(layout, wanted)
     if opened is not None:
-        return opened, []
+        names = [name for name in live if not generation.is_manifest(name)]
+        intact = [layout.tree / name for name in names if _is_as_listed(layout, name, live[name])]
+        are_bad = len(intact) < len(names)
+        return opened, _open_files(intact, scratch) if are_bad and intact else None, []
     files = sorted(layout.tree.glob("*.sst"))
-    notes = [f"tree: {name} is missing" for name in live or () if not (layout.tree / name).exists()]
-    files = [path for path in files if live and path.name in live] or files
+    notes = [f"tree: {name} is missing" for name in live if not generation.is_manifest(name) and not (layout.tree / name).exists()]
+    files = [path for path in files if path.name in live] or files
     if not files:
-        return EmptyTree(), notes
+        return EmptyTree(), None, notes
+    tree = _open_files(files, scratch)
+    left_out = sorted(path.name for path in (scratch / "lost").glob("*.sst"))
+    notes += [f"tree: {name} has a bad block, or is not what was written; all that it held is lost" for name in left_out]
+    return tree, None, notes
+
+
+def _is_as_listed(layout: Layout, name: str, listed: tuple[int, int]) -> bool:
+    try:
+        return generation.file_checksum(layout.tree / name) == listed
+    except FileNotFoundError:
+        return False
+
+
+def _open_files(files: list[Path], scratch: Path) -> TreeReader:
+    """A tree of some SSTs, linked into a directory where RocksDB makes a MANIFEST of them."""
     scratch.mkdir()
     for path in files:
         os.symlink(path, scratch / path.name)  # who may read a file need not be allowed to link it
     rebuild_manifest(scratch)
-    left_out = sorted(path.name for path in (scratch / "lost").glob("*.sst"))
-    notes += [f"tree: {name} has a bad block, and as the list of files is damaged too, all that it held is lost" for name in left_out]
     with ended_if_it_spins():
-        return TreeReader(scratch), notes
+        return TreeReader(scratch)
 
 
 def _open_as_is(layout: Layout, wanted: int) -> TreeReader | None:
@@ -228,8 +249,10 @@ def _open_as_is(layout: Layout, wanted: int) -> TreeReader | None:
 class _Rebuild:
     """Copies what is primary, derives the rest."""
 
-    def __init__(self, source: Tree, target: TreeWriter) -> None:
+    def __init__(self, source: Tree, sound: Tree | None, target: TreeWriter) -> None:
+        """sound: what of the source lies in intact files."""
         self._source = source
+        self._sound = sound
         self._target = target
         self._losses: list[str] = []
         self._trashed: set[str] = set()
@@ -244,6 +267,7 @@ class _Rebuild:
                 self._importing.add(unpack(key, 1)[1])
             else:
                 self._put(key, value)
+        self._commit()
         for space in (keys.RUN, keys.WRITER, keys.PROPERTY, keys.PARAM, keys.COVER):
             for key, value in self._entries(space):
                 self._put(key, value)
@@ -256,11 +280,23 @@ class _Rebuild:
         return self._losses
 
     def _entries(self, space: bytes) -> Iterator[tuple[bytes, bytes]]:
-        for entry in readable_entries(self._source, space):
+        for entry in readable_entries(self._source, space, self._sound, self._is_of_no_deleted_run):
             if entry is None:
-                self._losses.append(f"tree: some entries of space {space.hex()} could not be read and are lost: {_HELD[space]}")
+                kept = "; what intact files have in their place is kept, though it may be older" if self._sound is not None else ""
+                self._losses.append(f"tree: some entries of space {space.hex()} could not be read and are lost: {_HELD[space]}{kept}")
             elif not self._importing or unpack(entry[0], 1)[0] not in self._importing:
                 yield entry
+
+    def _is_of_no_deleted_run(self, key: bytes) -> bool:
+        """Whether what an intact file has is not of a run whose deletion the bad file told."""
+        if key[:1] in (keys.META, keys.CONTENT) or self._sound is None:
+            return True
+        run_hash = unpack(key, 1)[-1 if key[:1] == keys.PROPERTY_INDEX else 0]
+        deleted = run_tombstone(self._target, run_hash)
+        if not deleted:
+            return True
+        data = self._sound.get(keys.run(run_hash))
+        return data is not None and decode_run(data)["created"] > deleted
 
     def _put(self, key: bytes, value: bytes) -> None:
         self._writes[key] = value
@@ -275,7 +311,8 @@ class _Rebuild:
     def _complete_runs(self) -> set[str]:
         """Gives every run that something is left of its run and writer entries, and the indexes."""
         runs = named_runs(self._target, keys.RUN, keys.WRITER, keys.PROPERTY, keys.PARAM)
-        runs |= named_runs(self._source, keys.OF_RUN, keys.VALUES, keys.OBJECT) - self._importing
+        left = named_runs(self._source, keys.OF_RUN, keys.VALUES, keys.OBJECT, sound=self._sound) - self._importing
+        runs |= {run_hash for run_hash in left if self._is_of_no_deleted_run(keys.run(run_hash))}
         self._find_trashed()
         for run_hash in sorted(runs):
             if self._complete_run(run_hash):
@@ -284,7 +321,7 @@ class _Rebuild:
         return runs
 
     def _find_trashed(self) -> None:
-        entries = (entry for entry in readable_entries(self._source, keys.PROPERTY_INDEX) if entry is not None)
+        entries = (entry for entry in readable_entries(self._source, keys.PROPERTY_INDEX, self._sound) if entry is not None)
         found = (unpack(key, 1) for key, _ in entries)
         self._trashed_at = {run_hash: value for name, value, run_hash in found if name == TRASHED}
 
@@ -360,7 +397,7 @@ class _Rebuild:
     def _flags_of_blocks(self) -> dict[bytes, int]:
         """Key of a block without its space → the flags that its head tells."""
         found = {}
-        for entry in readable_entries(self._source, keys.HEAD):
+        for entry in readable_entries(self._source, keys.HEAD, self._sound):
             if entry is not None:
                 with contextlib.suppress(CorruptionError):
                     found[entry[0][1:]] = decode_summary(entry[1]).flags & (INTS | FLOATS)
@@ -371,7 +408,10 @@ class _Rebuild:
             return
         run_hash, name, context = sequence
         flags = self._flags(sequence, parts)
-        points = concatenate(parts)
+        deleted = sequence_tombstones(self._target, run_hash).get(keys.packed_sequence(name, context), 0)
+        points = written_after(concatenate(parts), deleted)
+        if not len(points):
+            return
         if not isinstance(name, str):
             points = self._with_objects(run_hash, name, context, points)
             if not len(points):
@@ -392,7 +432,10 @@ class _Rebuild:
             if data is not None:
                 return decode_summary(data).flags & (INTS | FLOATS)
         except CorruptionError:
-            pass  # the heads tell the same
+            with contextlib.suppress(CorruptionError):
+                data = None if self._sound is None else self._sound.get(place(name, context, run_hash))
+                if data is not None:
+                    return decode_summary(data).flags & (INTS | FLOATS)
         told = concatenate(parts).flags
         untold = [part["value"] for part in parts if not part.flags]
         if not untold:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from aimlite._ext.keys import unpack
 from aimlite.errors import CorruptionError
@@ -61,9 +61,9 @@ def _read_objects(view: View, sequence: SequenceId, points: Points) -> None:
                 view.object(sequence, order, writer, index, finished=False)
 
 
-def named_runs(tree: Tree, *spaces: bytes) -> set[str]:
+def named_runs(tree: Tree, *spaces: bytes, sound: Tree | None = None) -> set[str]:
     """The runs that the readable keys of some spaces begin with."""
-    return {unpack(entry[0], 1)[0] for space in spaces for entry in readable_entries(tree, space) if entry is not None}
+    return {unpack(entry[0], 1)[0] for space in spaces for entry in readable_entries(tree, space, sound) if entry is not None}
 
 
 def _runs_named_last(tree: Tree) -> set[str]:
@@ -72,8 +72,15 @@ def _runs_named_last(tree: Tree) -> set[str]:
     return {unpack(entry[0], 1)[-1] for space in spaces for entry in readable_entries(tree, space) if entry is not None}
 
 
-def readable_entries(tree: Tree, space: bytes) -> Iterator[tuple[bytes, bytes] | None]:
-    """The entries of a space that can be read; None where some were skipped."""
+def readable_entries(
+    tree: Tree, space: bytes, sound: Tree | None = None, is_wanted: Callable[[bytes], bool] = lambda key: True
+) -> Iterator[tuple[bytes, bytes] | None]:
+    """The entries of a space that can be read; None where some were skipped.
+
+    A bad block keeps the entries of all files from being read that lie between its first key and its last, and each small file may reach
+    over the whole space. sound: a tree of the intact files alone, which tells what these have there; is_wanted: of its keys. It may have
+    what the bad file had replaced or deleted.
+    """
     begin, end = keys.prefix_range(space)
     while True:
         last = begin
@@ -85,6 +92,8 @@ def readable_entries(tree: Tree, space: bytes) -> Iterator[tuple[bytes, bytes] |
         except CorruptionError:
             yield None
         following = _next_readable(tree, last, end)
+        if sound is not None:
+            yield from (entry for entry in sound.scan((last, following or end)) if is_wanted(entry[0]))
         if following is None:
             return
         begin = following

@@ -17,6 +17,7 @@ from aimlite.storage.layout import Layout
 from aimlite.storage.points import FLOATS, INTS
 from aimlite.storage.tree import TreeReader
 from aimlite.storage.view import Reader
+from aimlite.storage.writer import end_segment
 
 MANY = 120
 _NAMES = ("META", "RUN", "WRITER", "PROPERTY", "PARAM", "SEQUENCE", "OF_RUN", "HEAD", "VALUES", "TIMES", "PARAM_INDEX", "PROPERTY_INDEX")
@@ -246,3 +247,64 @@ def test_a_file_that_is_left_out_is_told(tmp_path: Path) -> None:
         assert not [line for line in done if first.name in line]
         assert repo.check() == []
         assert repo.get_run("a").get_metric("m").count == 3000
+
+
+def damaged_files(path: Path, count: int) -> list[Path]:
+    """A repo whose tree has a small file for each of so many merges, all of which reach over the whole range of keys."""
+    for number in range(count):
+        with Run(f"run{number}", repo=path, capture_terminal_logs=False) as run:
+            run["lr"] = number
+            run.track_columns("loss", [step * 0.37 for step in range(2000)])
+            run.track(Text(f"text {number}" * 100), name="said")
+        end_segment(Repo(path)._layout)
+        Repo(path).merge()
+    return sorted(Repo(path)._layout.tree.glob("*.sst"))
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_one_bad_file_costs_what_lay_in_it_alone(tmp_path: Path, place: int) -> None:
+    """Though its one block hides from a scan what lies in all the others."""
+    bad = damaged_files(tmp_path, 5)[place]
+    data = bytearray(bad.read_bytes())
+    data[100] ^= 1
+    bad.write_bytes(data)
+    repo = Repo(tmp_path)
+    assert any("what intact files have in their place is kept" in line for line in repo.repair())
+    assert repo.check() == []
+    others = {f"run{number}" for number in range(5) if number != place}
+    assert set(repo.list_all_runs()) >= others
+    for run_hash in others:
+        run = repo.get_run(run_hash)
+        assert (run["lr"], run.get_metric("loss").count) == (int(run_hash[3:]), 2000)
+        assert [text.data for text in run.get_text_sequence("said").values.tolist()] == [f"text {run_hash[3:]}" * 100]
+
+
+def test_what_a_bad_file_had_deleted_does_not_come_back_with_its_run(tmp_path: Path) -> None:
+    """The older files still have the run; its tombstone tells, where it is left."""
+    damaged_files(tmp_path, 3)
+    layout = Repo(tmp_path)._layout
+    script = """
+import sys
+from pathlib import Path
+from aimlite._ext.journal import now_us
+from aimlite.storage import deletion, generation, keys
+from aimlite.storage.layout import Layout
+from aimlite.storage.tombstones import encode_tombstone
+from aimlite.storage.tree import TreeWriter
+layout = Layout(Path(sys.argv[1]))
+tree = TreeWriter(layout.tree, generation.listed_manifest(layout))
+tree.commit({keys.tombstone("run1"): encode_tombstone(now_us())})
+generation.write_generation(layout, tree)
+tree.close()
+deletion._compact = lambda *arguments: None  # a process killed before it
+deletion.delete(layout, ["run1"], [])
+"""
+    subprocess.run([sys.executable, "-c", script, str(layout.base)], check=True)
+    bad = max(layout.tree.glob("*.sst"))
+    data = bytearray(bad.read_bytes())
+    data[5] ^= 1
+    bad.write_bytes(data)
+    repo = Repo(tmp_path)
+    repo.repair()
+    assert repo.check() == []
+    assert set(repo.list_all_runs()) == {"run0", "run2"}
