@@ -7,6 +7,7 @@ has them. Whoever reads one takes it for hostile.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from aimlite.errors import CorruptionError
 _HEAD = ["aimlite manifest", 1]
 _DIGEST_BYTES = 32
 _MODE_BITS = 0o777
+_MAX_PATH, _MAX_DEPTH, _MAX_PART = 4096, 200, 255  # characters, directories, bytes
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def decode_manifest(data: bytes) -> Manifest:
 
 
 def _take_row(manifest: Manifest, row: Any) -> None:
-    if not isinstance(row, list) or not is_safe_path(row[0] if row else None):
+    if not isinstance(row, list) or not is_safe_path(row[0] if row else None) or not _is_possible_path(row[0]):
         raise CorruptionError(f"a manifest names what cannot be restored: {row!r:.200}")
     match row:
         case [str(path), int(size), int(mode), bytes(digest)] if len(digest) == _DIGEST_BYTES and size >= 0:
@@ -86,6 +88,12 @@ def _take_row(manifest: Manifest, row: Any) -> None:
 def is_safe_path(path: object) -> bool:
     """Whether it names something below a directory, and nothing else, wherever that directory is."""
     return isinstance(path, str) and "\0" not in path and all(part not in ("", ".", "..") for part in path.split("/"))
+
+
+def _is_possible_path(path: str) -> bool:
+    """Whether a file system can have it. Each directory above it is remembered, so a path of some hundred thousand would take gigabytes."""
+    parts = path.split("/")
+    return len(path) <= _MAX_PATH and len(parts) <= _MAX_DEPTH and all(len(os.fsencode(part)) <= _MAX_PART for part in parts)
 
 
 def _demand_tree(manifest: Manifest) -> None:

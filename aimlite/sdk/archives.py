@@ -7,6 +7,7 @@ it needs: as long as a run has the entry the files stay, and they go with the la
 from __future__ import annotations
 
 import os
+import re
 import stat
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +30,7 @@ MAX_ARCHIVE_FILES = 2_000_000
 MAX_CONFIG_BYTES = 64 << 20
 _DIGESTS = 4096  # in one leaf, which so stays below the size of a blob of its own
 _TRIES = 5
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOCAL = ("local", "file", "path", "checkpoint")  # source types that mean a path
 
 
@@ -328,7 +330,7 @@ def _restore(run: Run, path: tuple[str, ...], what: str, dest: str | os.PathLike
     if not entry:
         raise KeyError(f"run {run.hash} has no {what}")
     manifest = entry.get("manifest")
-    if not isinstance(manifest, str) or len(manifest) != 64:
+    if not isinstance(manifest, str) or not _SHA256.fullmatch(manifest):
         raise KeyError(f"{what} of run {run.hash} was recorded without its files ({entry.get('uri', entry.get('root'))})")
     target = Path(os.path.expanduser(_path("dest", dest)))
     restore(run.repo._layout.blobs, bytes.fromhex(manifest), target, overwrite)

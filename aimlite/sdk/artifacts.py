@@ -386,6 +386,8 @@ def copy_staged(source: Path, target: Path) -> None:
     import shutil
 
     for path in source.glob("*-*"):
+        if not stat.S_ISREG(path.lstat().st_mode):  # a link may lead out of the repo
+            continue
         target.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # it has just arrived
             shutil.copyfile(path, target / f".{path.name}")

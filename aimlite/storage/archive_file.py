@@ -162,6 +162,7 @@ class ArchiveReader:
         except (ValueError, *_BROKEN) as error:
             raise ArchiveError(f"{path} is no archive of runs, or a part of it is missing: {error}") from None
         try:
+            self._check_compression()
             self.runs = self._read_manifest()
             self._check_members()
         except BaseException:
@@ -173,6 +174,10 @@ class ArchiveReader:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._zip.close()
+
+    def _check_compression(self) -> None:
+        if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in self._zip.infolist()):
+            raise ArchiveError(f"{self.path}: something is compressed in a way that no archive is: a piece of it could take any memory")
 
     def _read_manifest(self) -> list[ArchivedRun]:
         try:

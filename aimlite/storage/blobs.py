@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from aimlite.errors import CorruptionError
-from aimlite.storage.files import sync_directory, sync_file_system, write_file
+from aimlite.storage.files import open_regular, read_regular, sync_directory, sync_file_system, write_file
 from aimlite.storage.loading import load
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ def list_leaving(blobs: Path) -> Iterator[Path]:
 
 def _holds(path: str | Path, content: bytes) -> bool:
     try:
-        with open(path, "rb", buffering=0) as file:
-            return os.fstat(file.fileno()).st_size == len(content) and file.readall() == content
+        with open_regular(path) as file:
+            return os.fstat(file.fileno()).st_size == len(content) and file.read() == content
     except FileNotFoundError:
         return False
 
@@ -288,7 +288,7 @@ def verify_blob(path: str | Path, digest: bytes) -> None:
 
 def _read_through(path: str | Path, digest: bytes, target: BinaryIO | None) -> int:
     hasher, size = _hasher(), 0
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while piece := file.read(PIECE_BYTES):
             hasher.update(piece)
             size += len(piece)
@@ -312,7 +312,7 @@ def get_blob(blobs: Path, digest: bytes) -> bytes | None:
 
 def read_blob(path: Path, digest: bytes) -> bytes:
     """The content of the file at a path. Raises CorruptionError when it is not the blob's, FileNotFoundError."""
-    content = path.read_bytes()
+    content = read_regular(path)
     if sha256(content) != digest:
         raise CorruptionError("a blob's content does not match its name", path, 0)
     return content
@@ -355,7 +355,7 @@ def _files(blobs: Path) -> Iterator[Path]:
     """All that lies where blobs do, those under other names too."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for folder in os.scandir(blobs):
-            if folder.is_dir() and len(folder.name) == 2:
+            if folder.is_dir(follow_symlinks=False) and len(folder.name) == 2:  # a link may lead out of the repo
                 for entry in os.scandir(folder.path):
                     yield Path(entry.path)
 

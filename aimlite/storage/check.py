@@ -15,11 +15,13 @@ from aimlite._ext.keys import unpack
 from aimlite.errors import AimliteError, CorruptionError
 from aimlite.storage import generation, keys, params
 from aimlite.storage.blobs import BLOB_BYTES, blob_digest, blob_path, is_blob_missing, list_blobs, sha256, verify_blob
+from aimlite.storage.files import read_regular
 from aimlite.storage.layout import Layout, open_layout, version_damage
 from aimlite.storage.manifest import Listed, read_manifest
 from aimlite.storage.objects import Item, decode_items
 from aimlite.storage.points import Summary, decode_block, decode_summary, summarize
 from aimlite.storage.runs import TRASHED, decode_run, decode_writer_entry, derive_state, index_properties, is_hidden
+from aimlite.storage.sweep import named_in_journals
 from aimlite.storage.tree import Tree, TreeMoved
 from aimlite.storage.view import Reader, View
 
@@ -70,7 +72,7 @@ def check_files(layout: Layout) -> list[Problem]:
     """The checksums of the tree's files against `generation`."""
     for _ in range(_TRIES):
         try:
-            text = layout.generation.read_bytes()
+            text = read_regular(layout.generation)
             _, files = generation.read_generation(layout)
         except FileNotFoundError:
             if layout.tree.exists() and any(layout.tree.glob("*.sst")):
@@ -97,7 +99,7 @@ def check_files(layout: Layout) -> list[Problem]:
                         f"the file's checksum is {found:08x}, it was written as {expected:08x} ({found_size} of {size} bytes)",
                     )
                 )
-        if not problems or text == layout.generation.read_bytes():
+        if not problems or text == read_regular(layout.generation):
             return problems
     return problems  # a merge was always faster
 
@@ -146,7 +148,7 @@ def check_tree(layout: Layout, full: bool) -> list[Problem]:
 def check_journals(layout: Layout) -> list[Problem]:
     """That every record of every journal passes its check."""
     view = _view_of_journals(layout)
-    problems = []
+    problems = [Problem("journal", str(path), None, "this has the name of a journal and is no file") for path in layout.list_odd_journals()]
     for held in view.segments if view else ():
         with contextlib.suppress(FileNotFoundError):  # it was merged meanwhile
             held.segment.inspect()
@@ -413,12 +415,15 @@ def _block_steps(view: View, run_hash: str, name: keys.Name, context: dict[str, 
 def _check_contents(view: View) -> Iterator[str]:
     # What is being imported is referred to by nothing yet, and what is being deleted not any more.
     marks = (keys.importing_runs(), keys.deleting_runs())
+    named: set[bytes] | None = None
     is_under_way = any(next(view.tree.scan_keys(bounds, limit=1), None) is not None for bounds in marks)
     for (digest,), content in _space(view.tree, keys.CONTENT):
         if sha256(content) != digest:
             yield f"the content {digest.hex()} is not what was stored"
         if not is_under_way and next(iter(view.tree.scan(keys.references_of(digest))), None) is None:
-            yield f"the content {digest.hex()} is referred to by no run"
+            named = named_in_journals(view.layout) if named is None else named  # a deletion leaves what a journal names
+            if digest not in named:
+                yield f"the content {digest.hex()} is referred to by no run"
     for (_, run_hash), _ in _space(view.tree, keys.REFERENCE):
         if view.tree.get(keys.run(run_hash)) is None:
             yield f"a content is referred to by run {run_hash}, which is not there"

@@ -6,10 +6,13 @@ import contextlib
 import os
 import re
 import shutil
+import stat
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
+from aimlite.errors import CorruptionError
 from aimlite.storage.loading import load
 
 STALE_PART_S = 86400.0
@@ -41,6 +44,22 @@ def remove_stale_parts(path: Path) -> None:
             with contextlib.suppress(OSError):
                 if time.time() - found.lstat().st_mtime > STALE_PART_S:
                     shutil.rmtree(found) if found.is_dir() else found.unlink()
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """A file open for reading, unbuffered. Raises CorruptionError for a pipe, a device or a directory, which somebody put in its place: to
+    open a pipe would wait for ever. FileNotFoundError, OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise CorruptionError("this is no regular file", path)
+    return os.fdopen(fd, "rb", buffering=0)
+
+
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file. Raises as `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 def sync_directory(path: Path) -> None:

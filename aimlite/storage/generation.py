@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aimlite._ext.blocks import crc32c
 from aimlite.errors import CorruptionError
-from aimlite.storage.files import write_file
+from aimlite.storage.files import open_regular, read_regular, write_file
 from aimlite.storage.layout import Layout
 from aimlite.storage.manifest import Listed, read_manifest
 from aimlite.storage.tree import TreeReader, TreeWriter, tree_generation
@@ -62,7 +62,7 @@ def wanted_generation(layout: Layout) -> tuple[int, Listed | None]:
     """(generation, what is listed of the MANIFEST) for a reader, who does not need the rest; (0, None) when there is no such file. Of a
     file that fails its check the number alone counts, which a tree cannot fall short of unnoticed. Raises CorruptionError."""
     try:
-        data = layout.generation.read_bytes()
+        data = read_regular(layout.generation)
     except FileNotFoundError:
         return 0, None
     try:
@@ -93,7 +93,7 @@ def is_manifest(name: str) -> bool:
 def read_generation(layout: Layout) -> tuple[int, Files]:
     """(generation, name → (size, CRC)). Of the MANIFEST, which may have grown since, they are those of its beginning; older versions of
     aimlite did not list it. Raises CorruptionError, FileNotFoundError."""
-    data = layout.generation.read_bytes()
+    data = read_regular(layout.generation)
     text, _, check = data.rpartition(b"crc ")
     try:
         if check != _check_of(text):
@@ -108,7 +108,7 @@ def read_generation(layout: Layout) -> tuple[int, Files]:
 def file_checksum(path: Path) -> tuple[int, int]:
     """(size, CRC) of a file."""
     size = check = 0
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while piece := file.read(_PIECE):
             check = crc32c(piece, check)
             size += len(piece)

@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 
 from aimlite._ext.blocks import crc32c
-from aimlite.errors import RepoFormatError, RepoNotFound
+from aimlite.errors import CorruptionError, RepoFormatError, RepoNotFound
 from aimlite.storage.config import read_config
-from aimlite.storage.files import write_file
+from aimlite.storage.files import read_regular, write_file
 from aimlite.storage.runs import check_hash
 
 FORMAT = 1
@@ -103,11 +103,18 @@ class Layout:
 
     def list_journals(self) -> list[tuple[int, int]]:
         """(writer, segment) of every journal there is, in order."""
+        return sorted(_parse_journal_names(self._names_of_journals(regular=True)))
+
+    def list_odd_journals(self) -> list[Path]:
+        """What has the name of a journal and is no file: nobody reads a pipe, which would wait for ever."""
+        return [self.journal(*name) for name in _parse_journal_names(self._names_of_journals(regular=False))]
+
+    def _names_of_journals(self, regular: bool) -> list[str]:
         try:
-            names = os.listdir(self.journals)
+            with os.scandir(self.journals) as entries:
+                return [entry.name for entry in entries if entry.is_file() == regular]
         except FileNotFoundError:
             return []
-        return sorted(_parse_journal_names(names))
 
 
 def journal_name(writer: int, segment: int) -> str:
@@ -172,10 +179,12 @@ def _read_version(layout: Layout) -> bytes | None:
     """What the version file says; nothing where it is missing beside data; None where there is no repo."""
     for _ in range(2):
         try:
-            return layout.version.read_bytes()
+            return read_regular(layout.version)
         except FileNotFoundError:
             if not _holds_data(layout):
                 return None
+        except CorruptionError:  # no file at all is a damaged one
+            return b""
         except NotADirectoryError:
             raise RepoFormatError(f"{layout.base} is not a directory, so no repo can be there") from None
     return b""  # looked for once more: a repo that is being made gets it before any data

@@ -42,7 +42,7 @@ def _is_locked(fd: int) -> bool:
 def is_path_held(path: Path) -> bool:
     """Whether the file at a path is held; False when there is none."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
@@ -54,7 +54,7 @@ def is_path_held(path: Path) -> bool:
 def is_lease_taken(path: Path) -> bool:
     """Whether somebody merges; False when nobody ever did."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
@@ -90,7 +90,7 @@ def no_merge(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _lease_shared(path: Path) -> Iterator[None]:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:  # nobody ever merged
         yield
         return

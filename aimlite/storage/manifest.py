@@ -16,6 +16,7 @@ from pathlib import Path
 
 from aimlite._ext.blocks import crc32c
 from aimlite.errors import CorruptionError
+from aimlite.storage.files import open_regular, read_regular
 
 CURRENT = "CURRENT"
 Listed = tuple[str, int, int]  # name, size and CRC of what `generation` lists of a MANIFEST
@@ -48,7 +49,7 @@ def read_manifest(tree: Path, listed: Listed | None = None) -> Manifest:
         name = _read_current(tree / CURRENT)
         path = tree / name
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
             break
         except FileNotFoundError:
             if attempt == _TRIES - 1 or _read_current(tree / CURRENT) == name:  # else a merge began another one and removed this
@@ -62,7 +63,7 @@ def read_manifest(tree: Path, listed: Listed | None = None) -> Manifest:
 
 
 def _read_current(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         text = file.read(64)
     match = _CURRENT.fullmatch(text)
     if match is None:

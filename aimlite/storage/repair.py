@@ -81,6 +81,8 @@ def repair(layout: Layout) -> list[str]:
             done.append("tree: an earlier repair that was interrupted is completed; it had set the damaged tree aside")
         recover_files(layout)
         done += _repair_version(layout)
+        for path in layout.list_odd_journals():
+            done.append(f"{path.name}: this is no file; it was set aside as {_set_aside(layout, path, path.name)}")
         done += [line for name in layout.list_journals() for line in _repair_journal(layout, *name)]
         if check_files(layout) or (layout.tree.exists() and check_tree(layout, full=True)):
             done += _rebuild_tree(layout)

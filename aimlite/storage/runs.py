@@ -216,7 +216,9 @@ def _is_error(value: object) -> bool:
 
 
 def _is_progress(value: object) -> bool:
-    return type(value) is list and len(value) == 2 and _is_time(value[0]) and type(value[1]) in (int, float)
+    if type(value) is not list or len(value) != 2 or not _is_time(value[0]):
+        return False
+    return type(value[1]) in (int, float) and abs(value[1]) <= MAX_ORDER
 
 
 _STORED_AS: dict[str, Any] = {
@@ -229,7 +231,7 @@ _STORED_AS: dict[str, Any] = {
     ERROR: _is_error,
     PROGRESS: _is_progress,
 }
-_NOTE_NAME = re.compile(r"(?:experiment\.)?note:[0-9a-f]{18}:[0-9a-f]{18}(?::.*)?", re.DOTALL)
+_NOTE_NAME = re.compile(r"note:[0-9a-f]{18}:[0-9a-f]{18}|experiment\.note:[0-9a-f]{18}:[0-9a-f]{18}:.+", re.DOTALL)
 _OF_CATALOG = ("tag.color:", "tag.comment:", "experiment.description:", "experiment." + NOTE)
 
 

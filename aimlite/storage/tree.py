@@ -504,6 +504,8 @@ def _translated(error: Exception, path: Path, writing: bool = False, beside: Pat
     directory of a reader, to which alone rocksdict itself writes."""
     if isinstance(error, AimliteError) or (isinstance(error, OSError) and error.errno is not None):
         return error
+    if type(error) is not Exception and type(error).__module__ not in ("builtins", "rocksdict"):
+        return error  # of a signal's handler that interrupted this
     text = str(error)
     number = _errno_of(text)
     file = _named_in(text, path)

@@ -97,3 +97,10 @@ def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
     except CorruptionError:
         return
     assert all(is_safe_path(file.path) for file in manifest.files)
+
+
+@pytest.mark.parametrize("path", ["a/" * 60_000 + "a", "a/" * 200 + "a", "a" * 256, "\u00e9" * 128])
+def test_a_path_that_no_file_system_has_is_refused(path: str) -> None:
+    """Each directory above a file is remembered: this one would take gigabytes."""
+    with pytest.raises(CorruptionError, match="cannot be restored"):
+        decode_manifest(msgpack.packb(["aimlite manifest", 1]) + msgpack.packb([path]))

@@ -176,6 +176,8 @@ DOORS: dict[str, list[tuple[int, bytes]]] = {
     "an error of numbers": [prop("error", [1, 2, 3, 4])],
     "progress that is text": [prop("progress", "fast")],
     "a note that is a number": [prop("note:" + "0" * 18 + ":" + "0" * 18, 5)],
+    "progress that no float holds": [(PROPERTY, RUN + b"\x92\xa8progress\x92\1" + extension(1, b"1" + b"0" * 400))],
+    "a note of no experiment": [prop("experiment.note:" + "0" * 18 + ":" + "0" * 18, "text")],
     "a note of another form": [prop("note:abc", "text")],
     "a place of artifacts that is a number": [prop("artifacts_uri", 5)],
     "an end that is none": [(END, RUN + b"\7" + bytes(8))],
@@ -432,6 +434,33 @@ def test_what_is_too_deep_is_refused_when_it_is_written(repo: Repo, kind: type) 
         with pytest.raises(ValueError, match="nested at most 60 deep"):
             del run[("a",) * 61]
         assert run[...] == {}
+
+
+@pytest.mark.parametrize("name", ["VERSION", "generation", "journals/0123456789abcdef-00000000.journal", "blobs/ab/" + "c" * 62])
+def test_a_pipe_in_place_of_a_file_is_waited_for_by_nobody(template: Path, tmp_path: Path, name: str) -> None:
+    """Opening one for reading would wait for ever. In processes of their own, so that waiting fails this test and nothing else."""
+    repo = copied(template, tmp_path / "repo")
+    path = Path(repo.path, name)
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    script = """
+import sys, warnings
+from aimlite import CorruptionError, Repo
+warnings.simplefilter("ignore")
+repo = Repo(sys.argv[1])
+assert repo.check() != []
+for task in (repo.list_all_runs, lambda: repo.get_run("waiting")["lr"], repo.merge):
+    try:
+        task()
+    except CorruptionError:
+        print("told")
+print(repo.repair())
+assert repo.check() == []
+assert {"merged", "waiting"} <= set(repo.list_all_runs())
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "repo")]
+    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.rstrip().endswith("]")
 
 
 # ---- any content ----
