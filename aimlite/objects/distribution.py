@@ -96,7 +96,7 @@ class Distribution(TrackedObject):
     @property
     def ranges(self) -> NDArray[np.float64]:
         """The edges of the bins: float64[bin_count + 1], ascending. A sample equal to an edge is in the bin above, at the end below."""
-        return edges(self._header["low"], self._header["high"], self.bin_count)
+        return edges(self._header["low"], self._header["high"], len(self.weights))  # which are as many as the header says
 
     def to_np_histogram(self) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """(weights, ranges), as numpy.histogram gives them."""

@@ -178,7 +178,7 @@ class Image(Captioned):
 
     def _picture(self, header: dict[str, Any], payload: bytes) -> pillow.Image:
         library = _pillow("to_pil_image()")
-        if header.get("raw") in PIXEL_BITS and self.format == "png":
+        if _is_raw(header) and self.format == "png":
             return _pillow_of(self._raw_pixels(header, payload))
         data = self._file(header, payload)
         try:
@@ -196,11 +196,11 @@ class Image(Captioned):
         png needs no Pillow before it is merged.
         """
         header, payload = self._to_item()
-        if header.get("raw") in PIXEL_BITS and self.format == "png":
+        if _is_raw(header) and self.format == "png":
             return pixels.to_array(self._raw_pixels(header, payload))
         if self.format == "png":
             try:
-                deep = png16.decode(self._file(header, payload))
+                deep = png16.decode(self._file(header, payload), MAX_PIXELS)
             except ValueError as error:
                 raise CorruptionError(f"a png of {len(payload)} bytes cannot be decoded: {error}") from error
             if deep is not None and deep.shape[2] > 1:
@@ -211,7 +211,7 @@ class Image(Captioned):
         found = pixels.Pixels(header["raw"], self.width, self.height, payload)
         try:
             pixels.to_array(found)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise CorruptionError(f"the pixels of an image do not fit: {error}") from None
         return found
 
@@ -328,3 +328,8 @@ def _pillow_of(given: pixels.Pixels) -> pillow.Image:
         return image
     array = (pixels.to_array(given) >> 8).astype("u1")
     return library.frombytes(layout[:-3], (width, height), array.tobytes())  # type: ignore[no-any-return]
+
+
+def _is_raw(header: dict[str, Any]) -> bool:
+    """Whether an item holds pixels of a layout that there is."""
+    return isinstance(header.get("raw"), str) and header["raw"] in PIXEL_BITS

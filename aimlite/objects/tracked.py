@@ -41,8 +41,9 @@ class TrackedObject:
         """The object with this header. `load` is called whenever its payload is looked at, and gives it with the header that it has by
         then: an unfinished item may be finished. Raises CorruptionError for a header that no object has."""
         for name, kind in cls._fields.items():
-            if not isinstance(header.get(name), kind) or (kind is int and header[name] < 0):
-                raise CorruptionError(f"a header of {cls.kind} has {name}={header.get(name)!r:.100}")
+            value = header.get(name)
+            if not isinstance(value, kind) or (kind is int and not (type(value) is int and 0 <= value < 1 << 63)):
+                raise CorruptionError(f"a header of {cls.kind} has {name}={value!r:.100}")
         found = cls.__new__(cls)
         found._header, found._payload, found._load = dict(header), None, load
         return found

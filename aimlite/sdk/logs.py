@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
+from aimlite.errors import CorruptionError
 from aimlite.storage.loading import load
 from aimlite.storage.objects import object_records
 
@@ -201,6 +202,7 @@ class _Reading:
             for sequence in self._sequences
             if "edits" in sequence.context
             for (step, _, _, _), items in self._entries(sequence, None)
+            if items
         }
 
     def lines(self) -> list[LogLine]:
@@ -228,10 +230,14 @@ class _Reading:
 
     def _line(self, time_s: float, item: Item) -> LogLine | None:
         header = item.header
-        edit = self._edits.get(header.get("id", ""), {})
+        identity = header.get("id")
+        edit = self._edits.get(identity, {}) if isinstance(identity, str) else {}
         if edit.get("gone"):
             return None
-        return LogLine(0, time_s, header.get("source", ""), header.get("level"), edit.get("text", header["text"]))
+        source, level, text = header.get("source", ""), header.get("level"), edit.get("text", header.get("text"))
+        if not (isinstance(source, str) and isinstance(level, int | None) and isinstance(text, str) and isinstance(identity, str | None)):
+            raise CorruptionError(f"a line of the log has the header {header!r:.200}, which no line has")
+        return LogLine(0, time_s, source, level, text)
 
 
 @dataclass(frozen=True)
@@ -284,7 +290,7 @@ class LogRecords:
         found = []
         for sequence in view.sequences(self._run.hash, RECORDS):
             for items in view.objects(sequence, view.points(sequence)):
-                found += [LogRecord(**item.header) for item in items]
+                found += [_record(item.header) for item in items]
         return sorted(found, key=lambda record: record.timestamp)
 
     def __iter__(self) -> Iterator[LogRecord]:
@@ -305,6 +311,19 @@ class LogRecords:
 
     def __repr__(self) -> str:
         return f"<LogRecords of run {self._run.hash}>"
+
+
+_OF_RECORD = {"message": str, "level": int, "timestamp": float, "params": dict, "file": str, "line": int}
+_LATEST_S = 1 << 33  # the year 2242
+
+
+def _record(header: dict[str, Any]) -> LogRecord:
+    """Raises CorruptionError for a header that no message has."""
+    if header.keys() != _OF_RECORD.keys() or not all(isinstance(header[name], kind) for name, kind in _OF_RECORD.items()):
+        raise CorruptionError(f"a message has {header!r:.200}, which is not what messages have")
+    if not 0 <= header["timestamp"] <= _LATEST_S:
+        raise CorruptionError(f"a message has the time {header['timestamp']!r}, which no clock has shown")
+    return LogRecord(**header)
 
 
 def write_record(recorder: Recorder, blobs: Path, record: LogRecord) -> None:

@@ -35,7 +35,7 @@ def encode(pixels: bytes, width: int, height: int, channels: int) -> bytes:
     return _SIGNATURE + _chunk(b"IHDR", head) + _chunk(b"IDAT", zlib.compress(filtered.tobytes(), 6)) + _chunk(b"IEND", b"")
 
 
-def decode(data: bytes) -> NDArray[Any] | None:
+def decode(data: bytes, max_pixels: int = 1 << 62) -> NDArray[Any] | None:
     """uint16[height, width, channels]; None for a PNG of another kind: of 8 bits, interlaced, with other filters. Raises ValueError for
     one that is damaged."""
     load("numpy")
@@ -52,6 +52,8 @@ def decode(data: bytes) -> NDArray[Any] | None:
     width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", head)
     if bits != 16 or interlaced or colour not in _CHANNELS:
         return None
+    if width * height > max_pixels:
+        raise ValueError(f"a PNG of {width:,} × {height:,} pixels, where {max_pixels:,} are the most")
     channels = _CHANNELS[colour]
     size = height * (1 + 2 * width * channels)
     try:

@@ -160,6 +160,14 @@ def test_items_that_do_not_fit_are_corrupt(change: dict[str, Any]) -> None:
         _ = Distribution._from_item({**header, **change}, lambda: ({**header, **change}, payload)).weights
 
 
+@pytest.mark.parametrize("bin_count", [1 << 28, 1 << 70, True, 3])
+def test_edges_are_as_many_as_there_are_weights(bin_count: Any) -> None:
+    header, payload = Distribution([1, 2])._to_item()
+    lying = {**header, "bin_count": bin_count}
+    with pytest.raises(CorruptionError):
+        _ = Distribution._from_item(lying, lambda: (lying, payload)).ranges
+
+
 def test_equality() -> None:
     assert Distribution([1, 2]) != Distribution([1, 3])
     assert Distribution([1, 2]) != Distribution([1, 2, math.nan])

@@ -258,14 +258,14 @@ def test_texts_are_no_images(text: str) -> None:
         Image(text.encode())
 
 
-def png_of_size(width: int, height: int) -> bytes:
+def png_of_size(width: int, height: int, bits: int = 8, colour: int = 0) -> bytes:
     import struct
     import zlib
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 
 
@@ -276,6 +276,9 @@ def test_decompression_bombs_are_refused() -> None:
         Image(png_of_size(0, 5))
     with pytest.raises(CorruptionError):  # says more pixels than it has
         Image(png_of_size(9_000, 9_000)).to_numpy()
+    header = {"format": "png", "width": 9, "height": 9}  # and what is stored says more than its header
+    with pytest.raises(CorruptionError, match="16,000 × 16,000 pixels, where 89,478,485 are the most"):
+        Image._from_item(header, lambda: (header, png_of_size(16_000, 16_000, 16, 2))).to_numpy()
     bomb = io.BytesIO()
     pillow.new("1", (20_000, 20_000)).save(bomb, "tiff", compression="group4")
     with pytest.raises(ValueError):
@@ -381,7 +384,16 @@ def test_headers_that_no_image_has(header: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [{"raw": "RGB"}, {"raw": "wav"}, {"raw": 5}, {"raw": "RGB", "format": "../x"}, {"raw": "L", "quality": "high", "format": "jpeg"}, {}],
+    [
+        {"raw": "RGB"},
+        {"raw": "wav"},
+        {"raw": 5},
+        {"raw": []},
+        {"raw": "RGB", "width": 1 << 62},
+        {"raw": "RGB", "format": "../x"},
+        {"raw": "L", "quality": "high", "format": "jpeg"},
+        {},
+    ],
 )
 def test_items_that_do_not_fit_are_corrupt_and_stop_no_merge(header: dict[str, Any]) -> None:
     from aimlite.storage.media import finish

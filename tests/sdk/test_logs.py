@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from aimlite import LoggingHandler, ReadOnlyError, Repo, Run, RunClosedError
+from aimlite import CorruptionError, LoggingHandler, ReadOnlyError, Repo, Run, RunClosedError
+from aimlite.sdk.logs import LOGS, LOGS_NAME, RECORDS, RECORDS_NAME
+from aimlite.storage.objects import object_records
 
 PRELUDE = "import os, sys, time, subprocess, logging, threading\nfrom aimlite import Run, Repo\n"
 
@@ -151,6 +155,32 @@ def test_messages(repo: Repo) -> None:
         assert str(record).endswith(" | INFO | epoch number=3 losses=[0.5, 0.25] where='here'")
         assert len(records) == 4
         repo.merge()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"source": "stdout"},
+        {"source": "stdout", "text": 5},
+        {"source": 3, "text": "t"},
+        {"source": "stdout", "text": "t", "level": "high"},
+        {"source": "stdout", "text": "t", "id": []},
+    ],
+)
+def test_lines_that_nobody_printed(header: dict[str, Any], repo: Repo) -> None:
+    with quiet_run("x", repo) as run:
+        run._writable().track_objects(LOGS, LOGS_NAME, object_records([(header, b"")], repo._layout.blobs, {}), 1, True)
+    with pytest.raises(CorruptionError, match="a line of the log has"):
+        _ = run.get_terminal_logs().data
+
+
+@pytest.mark.parametrize("change", [{"timestamp": math.inf}, {"timestamp": math.nan}, {"level": "high"}, {"more": 1}, {"message": None}])
+def test_messages_that_nobody_told(change: dict[str, Any], repo: Repo) -> None:
+    with quiet_run("x", repo) as run:
+        header = {**vars(run.log_info("epoch")), **change}
+        run._writable().track_objects(RECORDS, RECORDS_NAME, object_records([(header, b"")], repo._layout.blobs, {}), 1, False)
+    with pytest.raises(CorruptionError, match="a message has"):
+        _ = run.get_log_records().data
 
 
 def test_metrics_may_have_the_names_of_logs(repo: Repo) -> None:
