@@ -162,7 +162,7 @@ def _grow(tree: Tree, params: dict[Any, Any], folded: Container[Path], path: Pat
 
     for key, value in sorted(params.items(), key=_by_key):
         label = Text(path_text((key,)))
-        if (*path, key) in folded and value:
+        if (*path, key) in folded and isinstance(value, str | dict | list) and value:
             size = f"{value.count(chr(10))} lines" if isinstance(value, str) else f"{len(value)} of them"
             tree.add(label.append(f": {size}, --system shows them", "dim"))
         elif isinstance(value, dict) and value:

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,6 +181,15 @@ def test_a_terminal_folds_what_the_system_told(terminal: Callable[..., str], sys
     named = terminal(120, "show", "watched", "__system__cpu", "--repo", repo_path)
     assert "__system__cpu" in named
     assert "shows them" not in named
+
+
+@pytest.mark.parametrize("packages", [5, 0.5, True, None, b"x", (1, 2)])
+def test_what_the_system_did_not_tell_is_shown_as_it_is(terminal: Callable[..., str], repo: Repo, repo_path: str, packages: Any) -> None:
+    with Run("odd", repo=repo) as run:
+        run["__system_params"] = {"packages": packages, "git_info": 5}
+    lines = [line.rstrip() for line in terminal(120, "show", "odd", "--repo", repo_path).splitlines()]
+    assert lines[lines.index("system params") + 1] == "├── git_info = 5"
+    assert lines[lines.index("system params") + 2].startswith("└── packages = ")
 
 
 def test_programs_get_all_of_it_and_charts_only_what_is_asked_for(aimlite: Command, system: Run) -> None:
