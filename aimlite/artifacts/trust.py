@@ -8,34 +8,44 @@ clear it too. Files that belong to another user count for nothing.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 from pathlib import Path
 
 from aimlite.storage.config import config_path
+from aimlite.storage.writer import warn
 
 _named: set[bytes] = set()  # in this process
 
 
 def trust(uri: str, repo: str) -> None:
-    """Remembers that the user named a place for a repo. Where that cannot be written down this process alone knows."""
+    """Remembers that the user named a place for a repo. Where that cannot be written down this process alone knows, which a RuntimeWarning
+    says."""
+    failed = False
     for named in (_text(uri, None), _text(uri, repo)):
         if _is_named(named):
             continue
         _named.add(named)
-        with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: nobody knows where home is
-            path = _file(named)
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            part = path.with_name(f".{os.getpid()}.{os.urandom(4).hex()}")
-            try:
-                with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-                    file.write(named)
-                os.replace(part, path)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
+        try:
+            _write(named)
+        except (OSError, RuntimeError) as error:  # RuntimeError: nobody knows where home is
+            if not failed:
+                failed = True
+                warn(f"only this process knows that you named {uri!r:.200}: it cannot be written down ({error})", 2)
+
+
+def _write(named: bytes) -> None:
+    path = _file(named)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = path.with_name(f".{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(named)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def is_trusted(uri: str, repo: str | None = None) -> bool:

@@ -48,7 +48,11 @@ def restore_code(prefix: str, destination: str, overwrite: bool, as_json: bool) 
 @hash_argument
 @click.argument("action", metavar="[download NAME DEST]", nargs=-1)
 @click.option("--overwrite", is_flag=True, help="Replace a file that is in the way.")
-@click.option("--trust-uri", metavar="URI", help="Download from this URI, which somebody else named.")
+@click.option(
+    "--trust-uri",
+    metavar="URI",
+    help="Download from this URI, which somebody else named; deleting the run for good may remove its files there, too.",
+)
 @json_option
 def artifacts(prefix: str, action: Sequence[str], overwrite: bool, trust_uri: str | None, as_json: bool) -> None:
     """List the artifacts of a run, or download one below the directory DEST.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -54,8 +55,9 @@ class Artifact:
     def download(self, dest_dir: str | os.PathLike[str] | None = None, *, overwrite: bool = False, trust_uri: str | None = None) -> str:
         """Writes the file to `dest_dir` and its name, checked against its hash; returns the path. None: a new temporary directory.
 
-        Where the same file is already, nothing is done. overwrite: replaces another one; FileExistsError without it. trust_uri: the URI
-        that the run's artifacts are below; it must be named once by each user who reads what somebody else's process uploaded.
+        Where the same file is already, nothing is done. overwrite: replaces another one; FileExistsError without it. trust_uri:
+        exactly the URI that the run's artifacts are below; it must be named once by each user who reads what somebody else's process
+        uploaded, and lets a permanent deletion of a run of this repo remove its files there.
         Raises CorruptionError when what is there is not what was logged, ArtifactError when nobody named where it is, OSError when that
         cannot be reached.
         """
@@ -90,7 +92,7 @@ class Artifact:
         from aimlite.artifacts.trust import trust
 
         if check_uri(uri) != self._place:
-            raise ValueError(f"artifact {self.name!r} is not below {uri!r:.200} but below {self._place!r:.200}")
+            raise ValueError(f"trust_uri is {uri!r:.200}, where it must be exactly what the run records: {self._place!r:.200}")
         trust(self._place, self._run.repo.path)
 
     def _is_at(self, target: Path) -> bool:
@@ -112,8 +114,16 @@ class Artifact:
             if self.pending:
                 _copy_staged(self._run._stage().path(self.name, self.hash), file)
             else:
-                _demand_trust(self._run, self._place, f"artifact.download(trust_uri={self._place!r:.200})")
-                open_place(self._place, self._run.hash).get(self.name, file)
+                _demand_trust(
+                    self._run,
+                    self._place,
+                    f"artifact.download(trust_uri={self._place!r:.200}) (the option --trust-uri of 'aimlite artifacts')",
+                )
+                try:
+                    open_place(self._place, self._run.hash).get(self.name, file)
+                except FileNotFoundError as error:
+                    message = f"artifact {self.name!r} of run {self._run.hash} is no longer there"
+                    raise FileNotFoundError(errno.ENOENT, message, self.uri) from error
         if hash_file(part)[0] != self.hash:
             raise CorruptionError(f"artifact {self.name!r} is not what was logged", self.uri)
 

@@ -206,13 +206,19 @@ def _open_salvage(layout: Layout, scratch: Path) -> tuple[Tree, Tree | None, lis
         are_bad = len(intact) < len(names)
         return opened, _open_files(intact, scratch) if are_bad and intact else None, []
     files = sorted(layout.tree.glob("*.sst"))
-    notes = [f"tree: {name} is missing" for name in live if not generation.is_manifest(name) and not (layout.tree / name).exists()]
+    notes = [
+        f"tree: {name} is missing; all that it held is lost, which may be whole runs"
+        for name in live
+        if not generation.is_manifest(name) and not (layout.tree / name).exists()
+    ]
     files = [path for path in files if path.name in live] or files
     if not files:
         return EmptyTree(), None, notes
     tree = _open_files(files, scratch)
     left_out = sorted(path.name for path in (scratch / "lost").glob("*.sst"))
-    notes += [f"tree: {name} has a bad block, or is not what was written; all that it held is lost" for name in left_out]
+    notes += [
+        f"tree: {name} has a bad block, or is not what was written; all that it held is lost, which may be whole runs" for name in left_out
+    ]
     return tree, None, notes
 
 

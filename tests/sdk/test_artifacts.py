@@ -145,7 +145,7 @@ def test_a_directory_elsewhere(repo: Repo, model: Path, tmp_path: Path) -> None:
         artifact.download(tmp_path / "again")
     assert not (tmp_path / "again/a/model.pt").exists()
     placed.unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=f"artifact 'a/model.pt' of run {run.hash} is no longer there: 'file://"):
         artifact.download(tmp_path / "again")
 
 
