@@ -101,11 +101,11 @@ class ObjectSequence(Sequence):
                 yield Record(int(points["step"][place]), epoch, time, indices, objects)
 
     def _values_at(self, points: Points, found: list[list[StoredItem]], in_lists: bool) -> list[Any]:
-        """The value of each point."""
+        """The value of each point. One that counts no object is an empty list, also where the others are single objects."""
         values: list[Any] = []
         for place, stored in enumerate(found):
             objects = [self._made(points, place, index, item) for index, item in enumerate(stored)]
-            values.append(objects if in_lists else objects[0])
+            values.append(objects if in_lists or not objects else objects[0])
         return values
 
     def _made(self, points: Points, place: int, index: int, item: StoredItem) -> TrackedObject:

@@ -566,8 +566,9 @@ def bear(template: Path, folder: Path, seeds: range) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:runs may be missing here")
-def test_any_content(template: Path, tmp_path: Path) -> None:
-    bear(template, tmp_path, range(120))
+@pytest.mark.parametrize("seeds", [range(120), range(103759285010, 103759285011)])  # a step of no objects among single ones
+def test_any_content(template: Path, tmp_path: Path, seeds: range) -> None:
+    bear(template, tmp_path, seeds)
 
 
 @pytest.mark.fuzz
