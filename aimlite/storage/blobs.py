@@ -104,13 +104,6 @@ def restore_leaving(left: Path) -> None:
         os.rename(left, path)
 
 
-def list_leaving(blobs: Path) -> Iterator[Path]:
-    """The places of the blobs that somebody was killed while deleting."""
-    for path in _files(blobs):
-        if path.name.startswith(".") and path.name.endswith(LEAVING):
-            yield path.with_name(path.name[1 : -len(LEAVING)])
-
-
 def _holds(path: str | Path, content: bytes) -> bool:
     try:
         with open_regular(path) as file:
@@ -348,16 +341,16 @@ def sha256(content: bytes) -> bytes:
 
 def list_blobs(blobs: Path) -> Iterator[Path]:
     """Every blob there is, in no particular order."""
-    return (path for path in _files(blobs) if not path.name.startswith("."))
+    return (path for path in list_files(blobs) if not path.name.startswith("."))
 
 
-def _files(blobs: Path) -> Iterator[Path]:
+def list_files(blobs: Path) -> Iterator[Path]:
     """All that lies where blobs do, those under other names too."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for folder in os.scandir(blobs):
             if folder.is_dir(follow_symlinks=False) and len(folder.name) == 2:  # a link may lead out of the repo
-                for entry in os.scandir(folder.path):
-                    yield Path(entry.path)
+                for name in os.listdir(folder.path):
+                    yield Path(folder.path, name)
 
 
 def blob_digest(path: Path) -> bytes:

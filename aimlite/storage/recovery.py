@@ -18,7 +18,7 @@ from pathlib import Path
 from aimlite._ext.keys import unpack
 from aimlite.errors import CorruptionError
 from aimlite.storage import generation, keys
-from aimlite.storage.blobs import LEAVING, NEW, restore_leaving
+from aimlite.storage.blobs import LEAVING, NEW, list_files, restore_leaving
 from aimlite.storage.files import sync_directory, write_file
 from aimlite.storage.layout import INCOMING, Layout
 from aimlite.storage.sweep import Sweep, view_of_holder
@@ -82,7 +82,7 @@ def install_mended(layout: Layout) -> None:
 def _temporary_files(layout: Layout) -> Iterator[tuple[Path, Callable[[Path], bool]]]:
     """(path, whether it may go) of all that may be somebody's who was killed."""
     old = lambda path: _is_older(path, _STALE_S)  # noqa: E731
-    for path in _entries(layout.base):
+    for path in _entries(layout.base.resolve()):
         if _OF_HOLDER.fullmatch(path.name):
             yield path, _always
         elif _OF_ANYBODY.fullmatch(path.name):
@@ -94,15 +94,14 @@ def _temporary_files(layout: Layout) -> Iterator[tuple[Path, Callable[[Path], bo
             yield path, _always if _MENDED_JOURNAL.fullmatch(path.name) else old
     for path in _entries(layout.blobs / NEW):
         yield path, old
-    for folder in _entries(layout.blobs):
-        for path in _entries(folder) if len(folder.name) == 2 else ():
-            if path.name.startswith(".") and path.name.endswith(LEAVING):
-                with contextlib.suppress(OSError):  # it is read where it is, too
-                    restore_leaving(path)
-            elif _LOST_BLOB.fullmatch(path.name):
-                yield path, _always
-            elif _NEW_BLOB.fullmatch(path.name):
-                yield path, old
+    for path in list_files(layout.blobs):
+        if path.name.startswith(".") and path.name.endswith(LEAVING):
+            with contextlib.suppress(OSError):  # it is read where it is, too
+                restore_leaving(path)
+        elif _LOST_BLOB.fullmatch(path.name):
+            yield path, _always
+        elif _NEW_BLOB.fullmatch(path.name):
+            yield path, old
     for folder in _entries(layout.uploads):
         for path in _entries(folder):
             if path.name.startswith("."):
@@ -110,6 +109,8 @@ def _temporary_files(layout: Layout) -> Iterator[tuple[Path, Callable[[Path], bo
 
 
 def _entries(directory: Path) -> list[Path]:
+    if directory.is_symlink():  # it may lead out of the repo
+        return []
     try:
         return [directory / name for name in os.listdir(directory)]
     except (FileNotFoundError, NotADirectoryError):
@@ -170,9 +171,10 @@ def remove_directories(layout: Layout, run_hash: str) -> bool:
     """Removes the files that belong to a run that is gone; returns whether all went. Somebody may be uploading them still, or they are
     another user's: then the mark stays, and who next has the lease tries again."""
     try:
-        directories = (layout.run_dir(run_hash), layout.upload_dir(run_hash))
+        directories = [layout.run_dir(run_hash), layout.upload_dir(run_hash)]
     except ValueError:  # who wrote the mark was none of ours: no run is called like that, so no files are its own
         return True
+    directories = [directory for directory in directories if not directory.parent.is_symlink()]  # which may lead out of the repo
     for directory in directories:
         shutil.rmtree(directory, ignore_errors=True)
     return not any(directory.exists() for directory in directories)

@@ -258,11 +258,6 @@ class Segment:
         return self._reader.offset if self._points is self._reader else self.size
 
     @property
-    def start_order(self) -> int:
-        """The order at which the segment began; 0 when its header is damaged."""
-        return self._reader.order
-
-    @property
     def rotated(self) -> bool:
         """Whether its writer went on in the next segment."""
         return self._by_footer or self._reader.ended

@@ -101,9 +101,40 @@ def test_a_blob_that_somebody_was_killed_while_deleting_is_put_back(repo: Repo) 
     blobs.leaving_path(other).write_bytes(b"damaged")
     repo.merge()
     assert sorted(blobs.list_blobs(repo._layout.blobs)) == [path, other]
-    assert list(blobs.list_leaving(repo._layout.blobs)) == []
+    assert [path for path in blobs.list_files(repo._layout.blobs) if path.name.endswith(blobs.LEAVING)] == []
     assert again["p"] == "x" * (1 << 20)
     assert again["q"] == "y" * (1 << 20)
+
+
+@pytest.mark.parametrize("link", ["uploads", "uploads/a", "journals-", "blobs/new", "blobs/aa", "files"])
+def test_links_are_not_followed_out_of_the_repo(repo: Repo, tmp_path: Path, link: str) -> None:
+    """Whoever can write to a repo could have the next merge or deletion of somebody else remove that one's files."""
+    with Run("a", repo=repo) as run:
+        run["p"] = 1
+    repo.merge()
+    home = tmp_path / "home"
+    kept = [home / ".ssh/key", home / "a/thesis", home / "a/.profile", home / f".{'0' * 62}.1.{'0' * 8}", home / f".{'0' * 62}.leaving"]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+        os.utime(path, (0, 0))
+    for directory in (home / ".ssh", home / "a", home):
+        os.utime(directory, (0, 0))
+    place = repo._layout.base / link.rstrip("-")
+    if place.is_dir():
+        if link == "journals-":
+            shutil.rmtree(place)
+        else:
+            place.rmdir()
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(home)
+    repo.merge()
+    repo.delete_run("a", permanent=True)
+    repo.prune()
+    assert [path.read_text() for path in kept] == ["mine"] * len(kept)
+    place.unlink()
+    if link == "journals-":
+        place.mkdir()
 
 
 def test_a_tree_that_is_gone_is_not_replaced_by_an_empty_one(repo_path: str) -> None:
