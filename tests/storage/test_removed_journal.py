@@ -89,17 +89,10 @@ def test_ending_a_run_tells_and_its_end_is_kept(repo: Repo, removed: Run) -> Non
     assert repo.get_run("beside").status == "running"
 
 
-def test_rotation_tells(repo: Repo, removed: Run) -> None:
+@pytest.mark.parametrize("task", ["_rotate", "beat"])
+def test_rotation_and_a_heartbeat_tell(repo: Repo, removed: Run, task: str) -> None:
     with pytest.warns(RuntimeWarning, match=LOST):
-        writer_for(repo._layout)._rotate()
-    removed.track(2.0, name="m")
-    assert values(repo)[-1:] == [2.0]
-    removed.close()
-
-
-def test_a_heartbeat_tells(repo: Repo, removed: Run) -> None:
-    with pytest.warns(RuntimeWarning, match=LOST):
-        writer_for(repo._layout).beat()
+        getattr(writer_for(repo._layout), task)()
     removed.track(2.0, name="m")
     assert values(repo)[-1:] == [2.0]
     removed.close()
